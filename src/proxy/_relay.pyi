@@ -1,0 +1,174 @@
+"""The data plane: sockets, frames and the WAMP gate, compiled and without the GIL.
+
+Only :mod:`proxy.plane` imports this module. A connection is named by an integer that is never used twice (loop, slot
+and generation). Commands never block and never raise for a connection that is already gone: its ``EV_CLOSED`` is on
+its way.
+"""
+
+# --- events: tuples (kind, conn, owner, arg, data) ---------------------------------------------------------------
+# owner: for frontend connections the listener_id given to listen(), for backend connections the token given to dial().
+
+EV_HEAD: int
+"""An HTTP head is complete, reading is paused. Frontend: data = one octet (length of the sockaddr), sockaddr, head up
+to and including the empty line. Backend: data = one octet 0, head of the response. Answer with upgrade() or reply()
+(frontend), upgrade() or abort() (backend)."""
+EV_OPEN: int
+"""A frontend RawSocket handshake is done. arg = serializer, data = sockaddr. Nothing to answer: EV_MESSAGE follows."""
+EV_MESSAGE: int
+"""A whole WAMP message in the JOIN phase; reading is paused until next(), link() or close(). arg = message type as the
+gate read it (-1: unreadable, see EV_VIOLATION), data = the message's octets."""
+EV_CONTROL: int
+"""Linked: a message that is the control plane's business (GOODBYE; ABORT from the router). All messages before it are
+already relayed; reading from this side is paused, the other side goes on. arg = message type, data = octets."""
+EV_VIOLATION: int
+"""The gate refused a message (JOIN or linked); it was not relayed and reading from this side is paused for good.
+arg = negative status (ST_*). Answer with send() of an ABORT and close(). While an HTTP head is gathered: ST_TOO_BIG
+(over max_head) or ST_DEADLINE (handshake_ms passed); answer with reply()."""
+EV_CLOSED: int
+"""The connection is gone, its number will never be seen again. arg = reason (CLOSED_*) | errno << 8 | WebSocket close
+code << 24, data = text of the peer's close reason or b"". A backend connection that was not linked yet is closed with
+its frontend without a word from the control plane. A linked one is kept, unlinked, until close() or abort()."""
+EV_LISTEN: int
+"""State of a listener (conn = 0): arg = LISTEN_* | errno << 8."""
+
+CLOSED_PEER: int        # orderly end by the peer: EOF or WebSocket close handshake
+CLOSED_LOCAL: int       # as asked by close(), abort() or reply()
+CLOSED_RESET: int       # a system call failed, see errno
+CLOSED_DEADLINE: int    # the phase's deadline passed
+CLOSED_STALL: int       # the peer did not read for stall_timeout with data queued
+CLOSED_PING: int        # the peer did not answer a ping in time
+CLOSED_PROTOCOL: int    # the peer broke framing or handshake (the right close code or error octets were sent)
+CLOSED_TOO_BIG: int     # a message over the limit (incoming)
+CLOSED_REFUSED: int     # dial: connect failed, see errno; HANDSHAKE_DROPPED + n: refused with RawSocket error octet n
+CLOSED_NOMEM: int
+CLOSED_FRONT_GONE: int  # backend only: its frontend ended before the link
+HANDSHAKE_DROPPED: int  # "errno" of a router that ended during the handshake
+
+LISTEN_PAUSED: int      # accept() fails for want of descriptors or memory; retried
+LISTEN_RESUMED: int
+LISTEN_FULL: int        # max_connections reached: connections are aborted (at most one event per 10 s)
+LISTEN_CLOSED: int      # unlisten() is done: no thread will accept on it again; the descriptor is closed
+
+CODEC_WS: int
+CODEC_RS: int
+SER_JSON: int
+SER_MSGPACK: int
+SER_CBOR: int
+
+class Relay:
+    """N data threads and everything they own.
+
+    :param threads: number of loops; ``run(i)`` must then be called once for each i in its own thread.
+    """
+
+    event_fd: int
+    """eventfd, readable whenever drain() may have something."""
+    threads: int
+
+    def __init__(self, threads: int) -> None: ...
+    def run(self, index: int) -> None:
+        """Run loop ``index`` without the GIL until stop()."""
+    def stop(self) -> None:
+        """Ask every loop to close what it has at once and to return from run()."""
+    def drain(self, limit: int = 1024) -> list[tuple[int, int, int, int, bytes]]:
+        """Clear event_fd and take up to ``limit`` events, in order per connection."""
+    def add_params(
+        self,
+        *,
+        kind: int,
+        client: bool = False,
+        serializers: int = 0,
+        max_message: int = 16777216,
+        max_frame: int = 0,
+        max_head: int = 16384,
+        require_mask: bool = True,
+        mask_out: bool = False,
+        apply_mask: bool = True,
+        validate_utf8: bool = True,
+        any_opcode: bool = False,
+        auto_fragment: int = 0,
+        fail_by_drop: bool = False,
+        echo_close: bool = False,
+        high_water: int = 262144,
+        low_water: int = 65536,
+        handshake_ms: int = 10000,
+        hello_ms: int = 10000,
+        close_ms: int = 2000,
+        stall_ms: int = 30000,
+        ping_interval_ms: int = 0,
+        ping_timeout_ms: int = 0,
+        ping_size: int = 12,
+        ping_restart_on_traffic: bool = False,
+        nodelay: bool = False,
+        keepalive: bool = False,
+    ) -> int:
+        """Register what a transport's or backend's connections share; returns its number for listen() and dial().
+
+        kind CODEC_WS or CODEC_RS (what a listener expects, what a backend speaks); client for backends; serializers:
+        bit set ``1 << SER_*`` that a RawSocket listener takes; sizes in octets, times in milliseconds (0: no deadline).
+        handshake_ms: accept to end of HTTP head or RawSocket handshake, and dial to the same; hello_ms: how long
+        a JOIN phase message may be awaited (first HELLO; from link(): none); close_ms: flush and close handshake.
+        RawSocket: max_message is what we announce, rounded up to the next power of two.
+        """
+    def listen(self, fd: int, listener_id: int, params: int, max_connections: int) -> None:
+        """Give a listening, non-blocking socket to all loops. The relay owns ``fd`` from now on."""
+    def unlisten(self, listener_id: int) -> None:
+        """Stop accepting; live connections stay. Ends with EV_LISTEN LISTEN_CLOSED."""
+    def upgrade(self, conn: int, response: bytes, serializer: int) -> None:
+        """HTTP handshake done: frontend sends ``response`` (the 101 head), then both speak WebSocket frames; JOIN."""
+    def reply(self, conn: int, response: bytes) -> None:
+        """Send ``response`` (an HTTP error, complete) and close."""
+    def send(self, conn: int, message: bytes) -> None:
+        """Frame and queue one WAMP message (JOIN, linked or unlinked)."""
+    def next(self, conn: int, timeout_ms: int = -1) -> None:
+        """JOIN: read one more message; timeout_ms until it must be whole (-1: the params' hello_ms, 0: none)."""
+    def dial(
+        self, front: int, token: int, params: int, serializer: int, sockaddr: bytes, request: bytes, hello: bytes,
+        timeout_ms: int, join_ms: int,
+    ) -> None:
+        """Open a backend connection for ``front`` on its loop; at most one at a time.
+
+        sockaddr: a ``struct sockaddr_*`` as octets, see pack_sockaddr(). request: WebSocket upgrade request (empty for
+        RawSocket). hello: the WAMP message sent when the handshake is done, then JOIN. timeout_ms: until connected
+        and shaken hands; join_ms: from then until the first message. A failure is EV_CLOSED with owner = token;
+        ``front`` stays as it is, so that the next address may be dialled. front = 0: for nobody, on the first loop.
+        """
+    def undial(self, front: int) -> None:
+        """Close the frontend's backend connection if it is not linked yet; its EV_CLOSED (CLOSED_LOCAL) follows."""
+    def link(self, front: int, back: int, welcome: bytes) -> None:
+        """Send ``welcome`` (if any) to the frontend, then relay between the two; ends their JOIN pause."""
+    def link_self(self, conn: int) -> None:
+        """Echo: relay a connection's messages to itself, without the gate (``websocket.testee``)."""
+    def unlink(self, front: int) -> None:
+        """Back to JOIN on both sides, both paused; queued data still leaves. Then close() or next() each of them."""
+    def close(self, conn: int, code: int = 1000, reason: bytes = b"") -> None:
+        """Flush, WebSocket close handshake with ``code`` where that is spoken, close; bounded by close_ms."""
+    def abort(self, conn: int) -> None:
+        """Close at once, queued data is lost."""
+    def stats(self, index: int) -> dict[str, int]:
+        """Counters of one loop by name: connections, links, buffers, buffered_octets, messages and octets each way,
+        accepted, closed, wakeups, recv_calls, send_calls, stale_events, violations, presses and more."""
+    def release(self) -> None:
+        """Free everything; only after every run() returned. Idempotent."""
+
+def pack_sockaddr(address: str, port: int) -> bytes:
+    """sockaddr octets of an IPv4 or IPv6 literal (scope allowed) and port; ValueError otherwise."""
+def pack_unix(path: str) -> bytes:
+    """sockaddr octets of a Unix socket path (a leading NUL: abstract); ValueError if too long."""
+def unpack_sockaddr(data: bytes) -> tuple[str, int] | str:
+    """(address, port) of an IPv4 or IPv6 sockaddr, a path (may be empty) for Unix."""
+
+ST_PROTOCOL: int
+ST_UTF8: int
+ST_TOO_BIG: int
+ST_DATA_TYPE: int
+ST_MALFORMED: int
+ST_TRUNCATED: int
+ST_TRAILING: int
+ST_DEPTH: int
+ST_AMBIGUOUS: int
+ST_FORBIDDEN: int
+ST_DEADLINE: int
+
+build_mode: str
+"""release, debug, asan or trace."""

@@ -1,0 +1,180 @@
+# commands.pxi - what the control plane may ask of a loop. Part of proxy._relay (see src/_relay.pyx).
+#
+# A command for a connection that is gone, or that is in a phase the command does not fit, does nothing: the event
+# that tells of the change is already on its way.
+
+cdef void command_dial(loop_t *loop, const entry_t *cmd) noexcept nogil:
+    """Make the socket of a backend connection and start to connect it."""
+    cdef conn_t *front = conn_find(loop, cmd.conn)
+    cdef params_t *params = <params_t *>cmd.params
+    cdef conn_t *c = NULL
+    cdef int err = 0
+    cdef int fd = -1
+    if cmd.conn == 0 or (front != NULL and front.peer == 0 and front.phase == PHASE_JOIN):
+        fd = socket((<const sockaddr *>cmd.data).sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        err = errno if fd == -1 else 0
+    if fd != -1:
+        c = pool_take(loop, fd)
+    if c == NULL:
+        command_dial_failed(loop, cmd, fd, err)
+        return
+    loop.stats.dialled += 1
+    c.side = SIDE_BACK
+    c.owner = cmd.owner
+    c.phase = PHASE_CONNECT
+    conn_setup(c, params)
+    c.codec.serializer = <uint8_t>cmd.arg
+    c.join_ms = <uint32_t>(cmd.arg2 >> 32)
+    if front != NULL:
+        c.peer = front.slot + 1
+        front.peer = c.slot + 1
+    command_dial_options(c, (<const sockaddr *>cmd.data).sa_family)
+    if (
+        buf_append(loop, &c.rx, cmd.data, cmd.length - cmd.length2 - cmd.length3) < 0
+        or (cmd.length2 and buf_append(loop, &c.tx, cmd.data2, cmd.length2) < 0)
+        or (cmd.length3 and buf_append(loop, &c.hold, cmd.data3, cmd.length3) < 0)
+        or conn_watch(loop, c, EPOLL_CTL_ADD, 0) == -1
+    ):
+        conn_latch(c, CLOSED_NOMEM, 0)
+        conn_destroy(loop, c)
+        return
+    conn_deadline(loop, c, <uint32_t>cmd.arg2)
+    conn_connect(loop, c)
+
+
+cdef void command_dial_options(conn_t *c, int family) noexcept nogil:
+    cdef int one = 1
+    if family == AF_UNIX:
+        return
+    if c.params.nodelay:
+        setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+    if c.params.keepalive:
+        setsockopt(c.fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one))
+        one = 60
+        setsockopt(c.fd, IPPROTO_TCP, TCP_KEEPIDLE, &one, sizeof(one))
+        one = 10
+        setsockopt(c.fd, IPPROTO_TCP, TCP_KEEPINTVL, &one, sizeof(one))
+        one = 6
+        setsockopt(c.fd, IPPROTO_TCP, TCP_KEEPCNT, &one, sizeof(one))
+
+
+cdef void command_dial_failed(loop_t *loop, const entry_t *cmd, int fd, int err) noexcept nogil:
+    """No connection came of it: say so under its token."""
+    cdef entry_t e
+    cdef int reason = CLOSED_FRONT_GONE
+    if fd != -1:
+        close(fd)
+        reason = CLOSED_NOMEM
+    elif err:
+        reason = CLOSED_REFUSED
+    memset(&e, 0, sizeof(e))
+    e.kind = EV_CLOSED
+    e.owner = cmd.owner
+    e.arg = reason | (<int64_t>err << 8)
+    ring_push(&loop.events, &e)
+
+
+cdef void command_listen(loop_t *loop, uint32_t index) noexcept nogil:
+    cdef listener_t *listener = &loop.relay.listeners[index]
+    if loop_watch_listener(loop, index, True) == -1:
+        loop_listen_event(loop, listener, LISTEN_PAUSED, errno)
+        loop.listening[index] = False
+        loop_accept_pause(loop, index)
+
+
+cdef void command_unlisten(loop_t *loop, uint32_t index) noexcept nogil:
+    """Leave a listener; the last loop to do so closes it."""
+    cdef listener_t *listener = &loop.relay.listeners[index]
+    loop_watch_listener(loop, index, False)
+    loop.accept_at[index] = 0
+    loop.accept_told[index] = False
+    if atomic_sub64(&listener.loops, 1) == 0:
+        close(listener.fd)
+        listener.fd = -1
+        loop_listen_event(loop, listener, LISTEN_CLOSED, 0)
+
+
+cdef void command_upgrade(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nogil:
+    if c.phase != PHASE_WAIT:
+        return
+    if cmd.length and conn_queue(loop, c, cmd.data, cmd.length) < 0:
+        conn_lost(loop, c, CLOSED_NOMEM, 0)
+        return
+    if c.side == SIDE_FRONT:
+        c.codec.serializer = <uint8_t>cmd.arg
+    conn_begin_join(loop, c, c.params.hello_ms if c.side == SIDE_FRONT else c.join_ms)
+    if c.codec.serializer == SER_NONE:
+        c.flags |= FL_PAUSED                          # an echo has no JOIN messages: wait for link_self
+
+
+cdef void command_link(loop_t *loop, conn_t *front, const entry_t *cmd) noexcept nogil:
+    cdef conn_t *back = conn_find(loop, cmd.owner)
+    if back == NULL or front.phase != PHASE_JOIN or back.phase != PHASE_JOIN:
+        return
+    if cmd.length and conn_put_message(loop, front, conn_opcode(front), cmd.data, cmd.length) < 0:
+        conn_lost(loop, front, CLOSED_NOMEM, 0)
+        return
+    link_join(loop, front, back)
+
+
+cdef void command_next(loop_t *loop, conn_t *c, int64_t ms) noexcept nogil:
+    if c.phase < PHASE_JOIN or c.phase > PHASE_LINKED or c.flags & FL_NO_READ:
+        return
+    c.flags &= ~<uint32_t>FL_PAUSED
+    if c.phase == PHASE_JOIN:
+        conn_deadline(loop, c, c.params.hello_ms if ms < 0 else <uint32_t>ms)
+    conn_ready(loop, c)
+    if c.flags & FL_EOF_HINT:
+        c.flags |= FL_RD_READY
+
+
+cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nogil:
+    """A command for one living connection."""
+    if cmd.kind == CMD_UPGRADE:
+        command_upgrade(loop, c, cmd)
+    elif cmd.kind == CMD_REPLY:
+        conn_queue(loop, c, cmd.data, cmd.length)
+        conn_close(loop, c, 0, NULL, 0)
+    elif cmd.kind == CMD_SEND:
+        if c.phase == PHASE_JOIN or c.phase == PHASE_LINKED:
+            if conn_put_message(loop, c, conn_opcode(c), cmd.data, cmd.length) < 0:
+                conn_lost(loop, c, CLOSED_NOMEM, 0)
+    elif cmd.kind == CMD_NEXT:
+        command_next(loop, c, cmd.arg)
+    elif cmd.kind == CMD_UNDIAL:
+        if c.peer and c.phase != PHASE_LINKED:
+            conn_latch(conn_peer(loop, c), CLOSED_LOCAL, 0)
+            conn_destroy(loop, conn_peer(loop, c))
+    elif cmd.kind == CMD_LINK:
+        command_link(loop, c, cmd)
+    elif cmd.kind == CMD_LINK_SELF:
+        if c.phase == PHASE_JOIN:
+            link_join(loop, c, c)
+    elif cmd.kind == CMD_UNLINK:
+        link_part(loop, c)
+    elif cmd.kind == CMD_CLOSE:
+        conn_close(loop, c, <uint16_t>cmd.arg, cmd.data, cmd.length)
+    elif cmd.kind == CMD_ABORT:
+        conn_latch(c, CLOSED_LOCAL, 0)
+        conn_destroy(loop, c)
+
+
+cdef void loop_commands(loop_t *loop) noexcept nogil:
+    """Do everything the control plane asked for."""
+    cdef entry_t cmd
+    cdef conn_t *c
+    while ring_pop(&loop.commands, &cmd):
+        if cmd.kind == CMD_LISTEN:
+            command_listen(loop, <uint32_t>cmd.owner)
+        elif cmd.kind == CMD_UNLISTEN:
+            command_unlisten(loop, <uint32_t>cmd.owner)
+        elif cmd.kind == CMD_ADOPT:
+            loop_adopt(loop, <int>cmd.arg, &loop.relay.listeners[<uint32_t>cmd.owner])
+        elif cmd.kind == CMD_DIAL:
+            command_dial(loop, &cmd)
+        else:
+            c = conn_find(loop, cmd.conn)
+            if c != NULL:
+                command_conn(loop, c, &cmd)
+        if cmd.data != NULL:
+            mem_free(cmd.data)

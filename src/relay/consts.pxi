@@ -1,0 +1,191 @@
+# consts.pxi - every limit with its unit and reason, and every enumeration. Part of proxy._relay (see src/_relay.pyx).
+#
+# The return convention of all parts, stated once: a *verb* returns a status: < 0 failure (a value of the STATUS
+# enumeration), 0 no progress (need more input, would block), > 0 progress. A *question* (is_, has_) returns bint.
+# A verb that cannot fail returns void.
+
+cdef enum:
+    # --- sizes, octets ---
+    BUF_HEADROOM = 64              # free octets before a scratch buffer's data: room for the largest frame header (14)
+    SCRATCH_SIZE = 131072          # one per loop: a 64 KiB message and its header arrive in one recv
+    STEAL_MIN = 16384              # an unfinished frame of at least this size takes the scratch with it, uncopied
+    RX_MIN = 4096                  # first size of a connection's own receive buffer; doubles as octets really arrive
+    READ_BUDGET = 524288           # octets read from one connection per wake-up before others get their turn
+    SPAN_MAX = 64                  # pieces of one sendmsg; UIO_MAXIOV is 1024, more than 64 gain nothing
+    SPAN_MERGE_MAX = 1024          # a payload up to this size is moved to close a gap, a longer one gets its own span
+    HEAD_MAX = 16384               # default limit of an HTTP head; 431 above
+    CONTROL_PAYLOAD_MAX = 125      # RFC 6455 5.5
+    ASM_GAP_MAX = 4096             # spent octets kept inside a fragmented message; from here on they are given back
+    WS_HEADER_MAX = 14             # RFC 6455 5.2: 2 + 8 + 4
+    RS_HEADER_LEN = 4              # WAMP RawSocket transport: frame header and handshake
+    RS_LENGTH_MAX = 16777216       # 2^24, the largest length exponent (15)
+    PENDING_CONTROL_MAX = 8        # pongs that may wait for a reader that does not read; more is a flood
+
+    # --- scanners ---
+    SCAN_DEPTH_MAX = 256           # nesting of one message; decoders of real routers stop between 100 and 1000
+
+    # --- rings, entries ---
+    EVENT_RING_SIZE = 4096
+    COMMAND_RING_SIZE = 4096
+
+    # --- timers, milliseconds ---
+    TIMER_TICK_MS = 16
+    TIMER_SLOTS = 512              # one turn of the wheel is 8.2 s; longer deadlines go round again
+
+cdef enum:                         # STATUS: all verbs
+    ST_OK = 1
+    ST_MORE = 0
+    ST_PROTOCOL = -1               # the peer broke the framing protocol (WebSocket close 1002, RawSocket: drop)
+    ST_UTF8 = -2                   # invalid UTF-8 in text or close reason (close 1007)
+    ST_TOO_BIG = -3                # over max_frame_size / max_message_size (close 1009)
+    ST_DATA_TYPE = -4              # text where the serializer is binary or the reverse (close 1003)
+    ST_MALFORMED = -5              # scanner: not one well-formed value of the serializer
+    ST_TRUNCATED = -6              # scanner: the value is cut short
+    ST_TRAILING = -7               # scanner: octets after the value
+    ST_DEPTH = -8                  # scanner: nested deeper than SCAN_DEPTH_MAX
+    ST_AMBIGUOUS = -9              # gate: two decoders could read the message type differently
+    ST_FORBIDDEN = -10             # gate: this message type may not pass in this direction
+    ST_NOMEM = -11
+    ST_IO = -12                    # a system call failed; errno is latched in the connection
+    ST_EOF = -13
+
+cdef enum:                         # CODEC: framing on a connection
+    CODEC_NONE = 0
+    CODEC_WS = 1
+    CODEC_RS = 2
+
+cdef enum:                         # CODEC flags
+    CF_CLIENT = 1                  # we are the client end (backend connections): expect unmasked, send masked
+    CF_REQUIRE_MASK = 2            # server end: refuse unmasked frames (require_masked_client_frames)
+    CF_MASK_OUT = 4                # mask what we send (client end always; server end: mask_server_frames)
+    CF_APPLY_MASK = 8              # really XOR with the key (apply_mask; off only for odd test peers)
+    CF_VALIDATE_UTF8 = 16          # validate text messages
+    CF_ANY_OPCODE = 32             # text and binary both accepted and kept (testee)
+
+cdef enum:                         # SER: serializers (values of the RawSocket handshake)
+    SER_NONE = 0
+    SER_JSON = 1
+    SER_MSGPACK = 2
+    SER_CBOR = 3
+
+cdef enum:                         # OP: RFC 6455 5.2 opcodes
+    OP_CONT = 0
+    OP_TEXT = 1
+    OP_BINARY = 2
+    OP_CLOSE = 8
+    OP_PING = 9
+    OP_PONG = 10
+
+cdef enum:                         # FRAME: what frame_next found
+    FRAME_NONE = 0                 # a fragment was absorbed (or a control frame that needs nothing)
+    FRAME_MESSAGE = 1              # one whole message
+    FRAME_PING = 2
+    FRAME_PONG = 3
+    FRAME_CLOSE = 4                # WebSocket only
+
+cdef enum:                         # DIR: direction of a message
+    DIR_TO_BACK = 0                # client to router
+    DIR_TO_FRONT = 1               # router to client
+
+cdef enum:                         # PLAN: what the gate wants done with a message
+    PLAN_PASS = 1                  # relay it untouched
+    PLAN_CONTROL = 2               # the control plane's business (GOODBYE; ABORT from the router)
+    # < 0: a violation, one of ST_MALFORMED .. ST_FORBIDDEN
+
+cdef enum:                         # more limits of the connection layer
+    ACCEPT_BURST = 32              # connections accepted per wake-up before others get their turn
+    ACCEPT_RETRY_MS = 250          # pause after accept() ran out of descriptors or memory
+    CONNECT_RETRY_MS = 4           # a Unix socket whose backlog is full answers EAGAIN and signals nothing: ask again
+    LISTEN_FULL_EVENT_MS = 10000   # at most one "full" event per listener and this time
+    EPOLL_BATCH = 256
+    LISTENERS_MAX = 256
+    LOOPS_MAX = 64
+    CHUNK_SLOTS = 128              # connections are allocated in chunks of this many
+    CHUNKS_MAX = 8192              # so at most 2^20 connections per loop
+    BUF_CLASS_MIN = 12             # smallest pooled buffer: 4 KiB
+    BUF_CLASS_MAX = 18             # largest pooled buffer: 256 KiB; larger ones go back to the system at once
+    POOL_BYTES_MAX = 8388608       # octets of free buffers that one loop keeps
+    KEY_POOL = 1024                # octets of masking keys drawn from the kernel at a time
+    HANDSHAKE_DROPPED = 1000       # EV_CLOSED's errno: dropped during the handshake; 1000 + n: error octet n
+    ORPHAN_MS = 30000              # a connection nobody answers for is closed after this time
+
+cdef enum:
+    ST_DEADLINE = -14
+
+cdef enum:                         # SIDE
+    SIDE_FRONT = 0
+    SIDE_BACK = 1
+
+cdef enum:                         # PHASE of a connection, in the order they are passed
+    PHASE_FREE = 0
+    PHASE_CONNECT = 1              # back: connect() is under way
+    PHASE_SNIFF = 2                # front: nothing received yet
+    PHASE_RS_HELLO = 3             # four octets of RawSocket handshake are awaited
+    PHASE_HEAD = 4                 # an HTTP head is gathered
+    PHASE_WAIT = 5                 # the head is with the control plane
+    PHASE_JOIN = 6                 # messages go up one at a time
+    PHASE_LINKED = 7
+    PHASE_CLOSING = 8              # flush, close handshake, then shut down
+    PHASE_LINGER = 9               # our end is shut down, the peer's last octets are read and dropped
+
+cdef enum:                         # FL: flags of a connection
+    FL_RD_READY = 1                # edge-triggered: the socket may have something to read
+    FL_EOF_HINT = 2                # the peer's end is shut down: a short read is not the end, read until 0
+    FL_WR_BLOCKED = 4              # the last send was short: EPOLLOUT is armed
+    FL_PAUSED = 8                  # the control plane has something to decide first
+    FL_PRESSED = 16                # the peer's (or, for pongs, the own) queue is over high water
+    FL_READY = 32                  # in the loop's ready list
+    FL_KNOWN = 64                  # an event named this connection, so its end must be told
+    FL_REPORTED = 128              # EV_CLOSED is out: the control plane knows it no more
+    FL_CLOSE_SENT = 256            # WebSocket close frame queued
+    FL_CLOSE_SEEN = 512            # WebSocket close frame received
+    FL_PING_OUT = 1024             # a pong is awaited
+    FL_LINKED_BACK = 2048          # back: was linked once, so the control plane says when it ends
+    FL_CONNECT_RETRY = 4096
+    FL_NO_READ = 8192              # nothing more is read from this connection (violation)
+    FL_COUNTED = 16384             # counts towards its listener's max_connections
+
+cdef enum:                         # CLOSED: why a connection ended, first reason wins
+    CLOSED_NONE = 0
+    CLOSED_PEER = 1
+    CLOSED_LOCAL = 2
+    CLOSED_RESET = 3
+    CLOSED_DEADLINE = 4
+    CLOSED_STALL = 5
+    CLOSED_PING = 6
+    CLOSED_PROTOCOL = 7
+    CLOSED_TOO_BIG = 8
+    CLOSED_REFUSED = 9
+    CLOSED_NOMEM = 10
+    CLOSED_FRONT_GONE = 11
+
+cdef enum:                         # EV: events to the control plane
+    EV_HEAD = 1
+    EV_OPEN = 2
+    EV_MESSAGE = 3
+    EV_CONTROL = 4
+    EV_VIOLATION = 5
+    EV_CLOSED = 6
+    EV_LISTEN = 7
+
+cdef enum:                         # LISTEN: states of a listener in EV_LISTEN
+    LISTEN_PAUSED = 1
+    LISTEN_RESUMED = 2
+    LISTEN_FULL = 3
+    LISTEN_CLOSED = 4
+
+cdef enum:                         # CMD: commands to a loop
+    CMD_LISTEN = 1
+    CMD_UNLISTEN = 2
+    CMD_ADOPT = 3                  # from another loop: a connection it accepted
+    CMD_UPGRADE = 4
+    CMD_REPLY = 5
+    CMD_SEND = 6
+    CMD_NEXT = 7
+    CMD_DIAL = 8
+    CMD_UNDIAL = 9
+    CMD_LINK = 10
+    CMD_LINK_SELF = 11
+    CMD_UNLINK = 12
+    CMD_CLOSE = 13
+    CMD_ABORT = 14

@@ -1,0 +1,203 @@
+# types.pxi - all structures, with their invariants beside the fields. Part of proxy._relay (see src/_relay.pyx).
+#
+# All-zero is the valid empty state of every structure here.
+
+# What frame_next and frame_put need to know of a connection. 40 octets, lives inside conn_t.
+ctypedef struct codec_t:
+    uint8_t kind                   # CODEC_*
+    uint8_t flags                  # CF_*
+    uint8_t serializer             # SER_*; SER_NONE with CF_ANY_OPCODE only
+    uint8_t asm_op                 # opcode of the message whose fragments are being put together; 0: none
+    uint32_t max_out               # octets of one outgoing message that the peer takes (RawSocket); 0: no limit
+    uint64_t max_frame             # octets of one incoming frame's payload; 0: no limit but max_message
+    uint64_t max_message           # octets of one incoming message; 0: no limit
+    uint64_t asm_len               # octets put together so far, at the start of the unconsumed input
+    uint64_t asm_gap               # octets after them that are spent (headers, interleaved control frames)
+
+# One result of frame_next. Pointers are borrowed: valid until the buffer is touched.
+ctypedef struct frame_t:
+    uint8_t kind                   # FRAME_*
+    uint8_t opcode                 # OP_TEXT or OP_BINARY of a message, OP_* of a control frame
+    uint8_t *payload               # unmasked
+    size_t length                  # octets of payload
+    size_t consumed                # octets to drop from the front of the input before the next call
+    size_t need                    # when frame_next returned ST_MORE: input octets needed at least (total, not extra)
+
+# What the gate read of a message.
+ctypedef struct wamp_t:
+    uint32_t type                  # message type code; valid when the plan is PLAN_PASS, PLAN_CONTROL or ST_FORBIDDEN
+    uint32_t elements              # elements of the outer array where the encoding states it, else 0 (JSON)
+
+# Linear buffer: data is base[start:end], base[0:start] is headroom or spent. start <= end <= cap; base NULL: all 0.
+ctypedef struct buf_t:
+    uint8_t *base
+    uint32_t cap
+    uint32_t start
+    uint32_t end
+
+# What the connections of one transport or backend share. Written once before use, freed with the Relay.
+ctypedef struct params_t:
+    uint8_t kind                   # CODEC_*
+    uint8_t codec_flags            # CF_*
+    bint fail_by_drop
+    bint echo_close
+    bint ping_restart
+    bint nodelay
+    bint keepalive
+    uint32_t serializers           # bit set of 1 << SER_*
+    uint32_t max_head
+    uint64_t max_message
+    uint64_t max_frame
+    uint64_t auto_fragment
+    uint32_t high_water
+    uint32_t low_water
+    uint32_t handshake_ms
+    uint32_t hello_ms
+    uint32_t close_ms
+    uint32_t stall_ms
+    uint32_t ping_interval_ms
+    uint32_t ping_timeout_ms
+    uint32_t ping_size
+
+# A listening socket, shared by all loops. fd is closed by the last loop that leaves it.
+ctypedef struct listener_t:
+    int fd                         # -1: the entry is free
+    uint64_t id
+    params_t *params
+    uint64_t max_connections
+    uint64_t count                 # atomic: live connections that came through it
+    uint64_t loops                 # atomic: loops that may still accept on it
+    uint64_t full_event_ms         # atomic: when "full" was last told
+
+# One end. prev/next of the timer wheel and of the ready list are slot + 1, 0: none.
+# Invariants: FREE <=> fd == -1. peer != 0 => the other's peer names this slot (or this is its own peer: echo).
+# rx holds octets only while a message is incomplete or reading is paused; tx only while the socket does not take them.
+ctypedef struct conn_t:
+    int fd
+    uint32_t slot
+    uint32_t gen                   # counts up at every release; never 0
+    uint8_t phase                  # PHASE_*
+    uint8_t side                   # SIDE_*
+    uint8_t reason                 # CLOSED_*, latched
+    uint8_t spare
+    uint32_t flags                 # FL_*
+    int32_t err                    # errno of the first failure
+    uint16_t close_code            # WebSocket close code received
+    uint32_t peer                  # slot + 1 of the other end on the same loop; 0: none
+    uint64_t owner                 # listener id (front) or token (back)
+    params_t *params
+    listener_t *listener           # front only; may be gone once FL_COUNTED is off
+    codec_t codec
+    buf_t rx
+    buf_t tx
+    buf_t hold                     # back: HELLO kept until the handshake is done
+    uint64_t deadline              # ms, of the phase; 0: none
+    uint64_t stall_at              # ms, when queued data must have moved; 0: nothing queued
+    uint64_t ping_at               # ms, next ping due, or with FL_PING_OUT the pong; 0: none
+    uint64_t last_rx               # ms
+    uint64_t ping_key              # payload of the ping that is out
+    uint64_t due                   # ms, of the one timer; 0: not in the wheel
+    uint32_t timer_prev
+    uint32_t timer_next
+    uint32_t timer_slot
+    uint32_t ready_next
+    uint32_t join_ms               # back: deadline of the JOIN phase
+    size_t need                    # octets that rx must hold before its first frame is whole, as far as known
+
+# An entry of a ring. data is owned by the entry.
+ctypedef struct entry_t:
+    uint8_t kind                   # EV_* or CMD_*
+    uint64_t conn
+    uint64_t owner                 # events: owner; commands: second connection, token or listener index
+    int64_t arg
+    void *params
+    uint8_t *data
+    size_t length
+    uint8_t *data2                 # CMD_DIAL: request; points into data, not owned
+    size_t length2
+    uint8_t *data3                 # CMD_DIAL: hello; points into data, not owned
+    size_t length3
+    uint64_t arg2
+
+ctypedef struct entry_node_t:
+    entry_t entry
+    entry_node_t *next
+
+# Bounded ring with an overflow list behind it, all under one mutex: never blocks, never drops, and tells when it is
+# over.
+ctypedef struct ring_t:
+    pthread_mutex_t mutex
+    entry_t *entries
+    uint32_t size                  # a power of two
+    uint32_t head                  # next to take
+    uint32_t count
+    entry_node_t *over_first
+    entry_node_t *over_last
+    uint64_t overflow              # atomic: entries in the list; producers are slowed down while it is not 0
+    int wake_fd                    # eventfd of the consumer
+
+ctypedef struct chunk_t:
+    conn_t conns[128]              # CHUNK_SLOTS
+
+ctypedef struct free_buf_t:
+    free_buf_t *next
+
+# Counters of one loop; written by it alone, read racily (aligned 64-bit) by the control plane.
+ctypedef struct stats_t:
+    uint64_t connections
+    uint64_t links
+    uint64_t buffers
+    uint64_t buffered_octets
+    uint64_t pooled_octets
+    uint64_t accepted
+    uint64_t accept_errors
+    uint64_t refused_full
+    uint64_t dialled
+    uint64_t closed
+    uint64_t messages_to_back
+    uint64_t messages_to_front
+    uint64_t octets_to_back
+    uint64_t octets_to_front
+    uint64_t wakeups
+    uint64_t recv_calls
+    uint64_t send_calls
+    uint64_t stale_events
+    uint64_t violations
+    uint64_t presses
+
+# What all loops share.
+ctypedef struct relay_t:
+    uint32_t threads
+    int event_fd
+    void *loops[64]                # LOOPS_MAX: loop_t *
+    listener_t listeners[256]      # LISTENERS_MAX
+
+# One data thread.
+ctypedef struct loop_t:
+    uint32_t index
+    int epoll_fd
+    int wake_fd
+    uint64_t now                   # ms, CLOCK_MONOTONIC_COARSE, read once per wake-up
+    uint64_t stop                  # atomic
+    uint64_t load                  # atomic: connections here, read by loops that accept
+    relay_t *relay
+    chunk_t *chunks[8192]          # CHUNKS_MAX
+    uint32_t chunk_count
+    uint32_t free_slot             # slot + 1 of the first free connection (linked by ready_next)
+    uint32_t ready_first
+    uint32_t ready_last
+    uint32_t timers[512]           # TIMER_SLOTS: slot + 1 of the first connection
+    uint64_t timer_tick            # last tick that was worked off
+    uint32_t timer_count
+    uint64_t timer_hint            # no tick before this one has a timer; 0: unknown or none
+    buf_t scratch                  # where most octets are received and leave from
+    free_buf_t *free_bufs[19]      # BUF_CLASS_MAX + 1
+    uint64_t accept_at[256]        # LISTENERS_MAX: ms when accepting is tried again; 0: not paused
+    bint listening[256]            # this loop has the listener in its epoll
+    bint accept_told[256]          # "paused" was told for the listener
+    uint64_t accept_due            # ms, earliest of accept_at; 0: none
+    ring_t commands
+    ring_t events
+    uint8_t keys[1024]             # KEY_POOL
+    uint32_t key_pos               # next unused octet; KEY_POOL or 0 at start: draw anew
+    stats_t stats

@@ -1,0 +1,463 @@
+"""Joining a router for one client: which connection, which address, and what is said in HELLO."""
+
+import errno
+import logging
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from proxy.auth import Accept
+from proxy.connections import ANY, ProxyConnection
+from proxy.handshake import HandshakeError, build_request, check_response
+from proxy.messages import (
+    SERIALIZER_NAMES,
+    SUBPROTOCOL_NAMES,
+    MessageError,
+    MessageType,
+    Welcome,
+    abort,
+    check_abort,
+    check_welcome,
+    decode,
+    encode,
+    type_name,
+)
+from proxy.plane import (
+    CLOSED_DEADLINE,
+    CLOSED_FRONT_GONE,
+    CLOSED_REFUSED,
+    EV_CLOSED,
+    EV_HEAD,
+    EV_MESSAGE,
+    EV_VIOLATION,
+    Plane,
+    closed_text,
+)
+
+__all__ = ["AGENT", "Back", "BackendJoin", "Joiner", "backend_hello"]
+
+log = logging.getLogger(__name__)
+
+AGENT: Final = "wamp-proxy"
+
+# EV_CLOSED's errno when the router dropped the handshake, plus the RawSocket error octet where it sent one.
+HANDSHAKE_DROPPED: Final = 1000
+RAWSOCKET_SERIALIZER: Final = HANDSHAKE_DROPPED + 1
+
+OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+_CLOSE_REASON_LENGTH: Final = 200
+
+
+class Joiner(Protocol):
+    """The client session that a router is joined for."""
+
+    conn: int
+    serializer: int
+
+    def on_back(self, back: "Back", kind: int, arg: int, data: bytes) -> None: ...
+    def back_crashed(self, back: "Back") -> None: ...
+    def joined(self, back: "Back", welcome: Welcome) -> None: ...
+    def refused(self, message: bytes, reason: str) -> None: ...
+
+
+class Back:
+    """One connection to a router, from dial to close. It may outlive the session that it was made for.
+
+    :param session: whose it is; None once nobody is interested in more than its end.
+    :param connection: where it leads to.
+    """
+
+    __slots__ = ("conn", "connection", "is_joined", "plane", "session", "token")
+
+    def __init__(self, plane: Plane, session: Joiner, connection: ProxyConnection) -> None:
+        self.plane = plane
+        self.session: Joiner | None = session
+        self.connection = connection
+        self.conn = 0
+        self.is_joined = False
+        self.token = plane.add_owner(self)
+
+    def on_event(self, kind: int, conn: int, arg: int, data: bytes) -> None:
+        """An event of the data plane, see :class:`proxy.plane.Owner`."""
+        self.conn = conn
+        session = self.session
+        if kind == EV_CLOSED:
+            self.session = None
+            self.plane.drop_owner(self.token)
+            if self.is_joined:
+                self.connection.live -= 1
+        if session is not None:
+            session.on_back(self, kind, arg, data)
+
+    def on_crash(self, conn: int) -> None:
+        """See :class:`proxy.plane.Owner`."""
+        session, self.session = self.session, None
+        if session is not None:
+            session.back_crashed(self)
+
+    def has_joined(self) -> None:
+        """The router said WELCOME."""
+        self.is_joined = True
+        self.connection.live += 1
+        self.connection.joined += 1
+
+    def leave(self, goodbye: bytes) -> None:
+        """End the router's session: say ``goodbye`` (if any) and close. What the router still says is ignored."""
+        self.session = None
+        if self.conn:
+            if goodbye:
+                self.plane.send(self.conn, goodbye)
+            self.plane.close(self.conn)
+
+
+# --- the HELLO ---
+
+# What a client may not say for itself: on the trusted connection the router would take it for the proxy's word.
+_OWN_KEYS: Final = frozenset({"realm", "roles", "agent", "transport", "resumable", "resume-session", "resume-token"})
+_OWN_PREFIXES: Final = ("auth", "proxy_", "x_cb_")
+
+
+def _clean_roles(roles: dict[str, Any]) -> dict[str, Any]:
+    """The client's roles with those features that are a plain yes or no.
+
+    Anything else makes a router drop the connection, and the client is to be told nothing worse than what it asked for.
+    """
+    cleaned: dict[str, Any] = {}
+    for role, attributes in roles.items():
+        features = attributes.get("features")
+        if features is None:
+            cleaned[role] = {}
+        else:
+            cleaned[role] = {
+                "features": {name: value for name, value in features.items() if type(value) is bool and name != "self"}
+            }
+    return cleaned
+
+
+def _passed_on(details: dict[str, Any]) -> dict[str, Any]:
+    """Other HELLO attributes of the client that go to the router: all that do not touch its identity.
+
+    The session resumption attributes go along only when they are complete and of the right types.
+    """
+    kept = {
+        key: value
+        for key, value in details.items()
+        if type(key) is str and key not in _OWN_KEYS and not key.startswith(_OWN_PREFIXES)
+    }
+    if type(details.get("resumable")) is bool:
+        kept["resumable"] = details["resumable"]
+    session_id, token = details.get("resume-session"), details.get("resume-token")
+    if type(session_id) is int and type(token) is str:
+        kept["resume-session"] = session_id
+        kept["resume-token"] = token
+    return kept
+
+
+def backend_hello(
+    details: dict[str, Any],
+    accept: Accept,
+    transport: dict[str, Any],
+    *,
+    asserts_identity: bool,
+    node_id: str,
+    public_key: str | None,
+) -> list[Any]:
+    """The HELLO that joins the router in the client's name.
+
+    :param details: HELLO.Details of the client.
+    :param accept: who the client is.
+    :param transport: the client's transport details, as autobahn marshals them.
+    :param asserts_identity: join by ``anonymous-proxy`` instead of ``anonymous``.
+    :param node_id: authid of the proxy itself.
+    :param public_key: hex of the node's public key, None without one.
+    """
+    hello = _passed_on(details)
+    hello["roles"] = _clean_roles(details["roles"])
+    hello["agent"] = details.get("agent") or AGENT
+    hello["authmethods"] = ["anonymous-proxy" if asserts_identity else "anonymous"]
+    if asserts_identity:
+        hello["authid"] = node_id
+    hello["authextra"] = {
+        "pubkey": public_key,
+        "proxy_realm": accept.realm,
+        "proxy_authid": accept.authid,
+        "proxy_authrole": accept.authrole,
+        "proxy_authmethod": accept.authmethod,
+        "proxy_authprovider": accept.authprovider,
+        "proxy_authextra": {**accept.authextra, "transport": transport},
+    }
+    return [int(MessageType.HELLO), accept.realm, hello]
+
+
+# --- the join ---
+
+
+class BackendJoin:
+    """One attempt after the other, until a router says WELCOME or ABORT or there is none left to try.
+
+    :param session: the client session; told by ``joined()`` or ``refused()``, once, unless cancel() comes first.
+    :param candidates: connections in the order of the route.
+    :param details: HELLO.Details of the client.
+    :param accept: who the client is.
+    :param transport: the client's transport details.
+    :param identity: the proxy's own authid, and the hex of its public key or None.
+    """
+
+    __slots__ = (
+        "_addresses",
+        "_candidates",
+        "_details",
+        "_failures",
+        "_hellos",
+        "_identity",
+        "_key",
+        "_lookup",
+        "_plane",
+        "_session",
+        "_transport",
+        "accept",
+        "back",
+    )
+
+    def __init__(
+        self,
+        plane: Plane,
+        session: Joiner,
+        candidates: list[ProxyConnection],
+        details: dict[str, Any],
+        accept: Accept,
+        transport: dict[str, Any],
+        identity: tuple[str, str | None],
+    ) -> None:
+        self._plane = plane
+        self._session = session
+        self._details = details
+        self.accept = accept
+        self._transport = transport
+        self._identity = identity
+        if len(candidates) > 1:
+            # Those that failed lately come last: they are tried before the client is refused, not before.
+            candidates = sorted(candidates, key=lambda connection: connection.is_down(session.serializer))
+        self._candidates: Iterator[ProxyConnection] = iter(candidates)
+        self._addresses: Iterator[bytes] = iter(())
+        self._hellos: dict[bool, bytes] = {}
+        self._failures: list[tuple[str, str]] = []
+        self._key = ""
+        self._lookup: Deferred[list[bytes]] | None = None
+        self.back: Back | None = None
+
+    def start(self) -> None:
+        """Try the first connection."""
+        self._next_connection()
+
+    def cancel(self) -> None:
+        """The client is gone: the data plane closes what was dialled for it."""
+        lookup, self._lookup = self._lookup, None
+        if lookup is not None:
+            lookup.cancel()
+        if self.back is not None:
+            self.back.session = None
+            self.back = None
+
+    # --- going on ---
+
+    def _next_connection(self) -> None:
+        connection = next(self._candidates, None)
+        if connection is None:
+            self._give_up()
+            return
+        lookup = connection.resolve()
+        self._lookup = lookup
+        lookup.addCallbacks(
+            self._resolved, self._unresolved, callbackArgs=(connection,), errbackArgs=(connection,)
+        ).addErrback(self._crashed)
+
+    def _resolved(self, addresses: list[bytes], connection: ProxyConnection) -> None:
+        self._lookup = None
+        self._addresses = iter(addresses)
+        if not self._next_address(connection):
+            self._failed(connection, ANY, "has no address", "")
+            self._after_failure(connection)
+
+    def _unresolved(self, failure: Failure, connection: ProxyConnection) -> None:
+        if self._lookup is None:
+            return
+        self._lookup = None
+        self._failed(connection, ANY, "cannot be resolved", failure.getErrorMessage())
+        self._next_connection()
+
+    def _crashed(self, failure: Failure) -> None:
+        log.error("error while joining a router\n%s", failure.getTraceback())
+        self._refuse(abort("wamp.error.runtime_error", "internal error of the proxy"))
+
+    def _next_address(self, connection: ProxyConnection) -> bool:
+        """Dial the next address of the connection; False when there is none."""
+        sockaddr = next(self._addresses, None)
+        if sockaddr is None:
+            return False
+        session = self._session
+        request = b""
+        if connection.target is not None:
+            target = connection.target
+            request, self._key = build_request(
+                target.host, target.port, target.resource, [SUBPROTOCOL_NAMES[session.serializer]], connection.headers
+            )
+        back = self.back = Back(self._plane, session, connection)
+        self._plane.dial(
+            session.conn,
+            back.token,
+            connection.params,
+            session.serializer,
+            sockaddr,
+            request,
+            self._hello(connection),
+            connection.dial_ms,
+            connection.join_ms,
+        )
+        return True
+
+    def _hello(self, connection: ProxyConnection) -> bytes:
+        hello = self._hellos.get(connection.asserts_identity)
+        if hello is None:
+            node_id, public_key = self._identity
+            message = backend_hello(
+                self._details,
+                self.accept,
+                self._transport,
+                asserts_identity=connection.asserts_identity,
+                node_id=node_id,
+                public_key=public_key,
+            )
+            hello = self._hellos[connection.asserts_identity] = encode(self._session.serializer, message)
+        return hello
+
+    # --- what the router says ---
+
+    def on_back(self, back: Back, kind: int, arg: int, data: bytes) -> None:
+        """An event of the router's connection while the join is under way."""
+        if kind == EV_MESSAGE:
+            self._on_message(back, arg, data)
+        elif kind == EV_HEAD:
+            self._on_head(back, data)
+        elif kind == EV_CLOSED:
+            self._on_closed(back, arg, data)
+        elif kind == EV_VIOLATION:
+            self._broken(back, "sent something that is not a WAMP message")
+        else:
+            self._broken(back, "is in a state that it cannot be in")
+
+    def _on_head(self, back: Back, data: bytes) -> None:
+        subprotocol = SUBPROTOCOL_NAMES[self._session.serializer]
+        try:
+            check_response(data[1:], self._key, [subprotocol])
+        except HandshakeError as error:
+            connection = back.connection
+            text = f"refused the WebSocket handshake for subprotocol {subprotocol}: {error}"
+            self._failed(connection, self._session.serializer, text, "")
+            back.session = None
+            self._plane.abort(back.conn)
+            self._after_failure(connection)
+            return
+        self._plane.upgrade(back.conn, b"", self._session.serializer)
+
+    def _on_message(self, back: Back, code: int, data: bytes) -> None:
+        try:
+            message = decode(self._session.serializer, data, trusted=True)
+            if message[0] == MessageType.WELCOME:
+                welcome = check_welcome(message)
+            elif message[0] == MessageType.ABORT:
+                self._aborted(back, check_abort(message).reason, data)
+                return
+            elif message[0] == MessageType.CHALLENGE:
+                back.leave(encode(self._session.serializer, abort("wamp.error.cannot_authenticate")))
+                text = f"the router asked the proxy to authenticate (connection {back.connection.id})"
+                log.warning("connection %s: the router asked the proxy to authenticate", back.connection.id)
+                self._refuse(abort("wamp.error.authentication_failed", text))
+                return
+            else:
+                self._broken(back, f"answered HELLO with {type_name(code)}")
+                return
+        except MessageError as error:
+            self._broken(back, f"answered HELLO with something else: {error}")
+            return
+        back.has_joined()
+        back.connection.mark_up(self._session.serializer)
+        self.back = None
+        self._session.joined(back, welcome)
+
+    def _aborted(self, back: Back, reason: str, data: bytes) -> None:
+        """The router refuses this client. That is its right, not a failure: no other router is asked."""
+        back.leave(b"")
+        self.back = None
+        self._session.refused(data, reason)
+
+    def _broken(self, back: Back, text: str) -> None:
+        """The router does not keep to the protocol."""
+        back.leave(encode(self._session.serializer, abort("wamp.error.protocol_violation")))
+        log.warning("connection %s: the router %s", back.connection.id, text)
+        self._failures.append((back.connection.id, text))
+        self._after_failure(back.connection)
+
+    def _on_closed(self, back: Back, arg: int, data: bytes) -> None:
+        if arg & 0xFF == CLOSED_FRONT_GONE:
+            self.back = None  # the client's own EV_CLOSED is the next to come
+            return
+        connection = back.connection
+        reason, number = arg & 0xFF, arg >> 8 & 0xFFFF
+        serializer = self._session.serializer
+        name = SERIALIZER_NAMES[serializer]
+        if reason == CLOSED_REFUSED and number == RAWSOCKET_SERIALIZER:
+            self._failed(connection, serializer, f"does not take the client's serializer {name}", "")
+        elif reason == CLOSED_REFUSED and number >= HANDSHAKE_DROPPED:
+            text = f"broke off the transport handshake, maybe because of the client's serializer {name}"
+            self._failed(connection, serializer, text, "")
+        elif reason == CLOSED_REFUSED and number in OUT_OF_DESCRIPTORS:
+            log.error("connection %s cannot be dialled: the proxy is out of file descriptors", connection.id)
+            self._failures.append((connection.id, "cannot be dialled, the proxy is out of file descriptors"))
+        elif reason in (CLOSED_REFUSED, CLOSED_DEADLINE):
+            if self._next_address(connection):
+                return
+            text = "cannot be reached" if reason == CLOSED_REFUSED else "did not answer in time"
+            self._failed(connection, ANY, text, closed_text(arg))
+        else:
+            # It was there and spoke our protocol. What ended it may be this one client's HELLO, so nobody else suffers.
+            detail = data[:_CLOSE_REASON_LENGTH].decode("utf-8", "replace")
+            self._failures.append((connection.id, "closed the connection instead of answering HELLO"))
+            log.warning(
+                "connection %s: the router closed instead of answering HELLO (%s) %r",
+                connection.id,
+                closed_text(arg),
+                detail,
+            )
+        self._after_failure(connection)
+
+    # --- failing ---
+
+    def _failed(self, connection: ProxyConnection, serializer: int, text: str, detail: str) -> None:
+        if not connection.is_down(serializer):
+            # Once per pause, not once per login.
+            log.warning("connection %s %s%s", connection.id, text, f" ({detail})" if detail else "")
+        connection.mark_down(serializer)
+        self._failures.append((connection.id, text))
+
+    def _after_failure(self, connection: ProxyConnection) -> None:
+        self.back = None
+        self._addresses = iter(())
+        self._next_connection()
+
+    def _give_up(self) -> None:
+        accept = self.accept
+        where = f'realm "{accept.realm}" and role "{accept.authrole}"'
+        if self._failures:
+            tried = "; ".join(f'connection "{name}" {text}' for name, text in self._failures)
+            message = f"no router for {where} could be joined: {tried}"
+        else:
+            message = f"no router for {where}: none of the route's connections is started"
+        self._refuse(abort("wamp.error.network_failure", message))
+
+    def _refuse(self, message: list[Any]) -> None:
+        self.cancel()
+        self._session.refused(encode(self._session.serializer, message), message[2])

@@ -1,0 +1,58 @@
+"""The configuration: models with Crossbar.io's keys, loading and checking."""
+
+from proxy.config.connections import (
+    BackendAnonymous,
+    BackendAuth,
+    BackendOptions,
+    BackendTcp,
+    BackendTimeouts,
+    BackendTransport,
+    BackendUnix,
+    ConnectionConfig,
+)
+from proxy.config.findings import ConfigError, Finding
+from proxy.config.loading import Loaded, check, load
+from proxy.config.transports import (
+    AnonymousStatic,
+    AuthConfig,
+    Endpoint,
+    Limits,
+    RawSocketOptions,
+    RawSocketTransport,
+    TcpEndpoint,
+    TesteeTransport,
+    TransportConfig,
+    UnixEndpoint,
+    WebSocketOptions,
+    WebSocketTransport,
+)
+from proxy.config.worker import WorkerConfig
+
+__all__ = [
+    "AnonymousStatic",
+    "AuthConfig",
+    "BackendAnonymous",
+    "BackendAuth",
+    "BackendOptions",
+    "BackendTcp",
+    "BackendTimeouts",
+    "BackendTransport",
+    "BackendUnix",
+    "ConfigError",
+    "ConnectionConfig",
+    "Endpoint",
+    "Finding",
+    "Limits",
+    "Loaded",
+    "RawSocketOptions",
+    "RawSocketTransport",
+    "TcpEndpoint",
+    "TesteeTransport",
+    "TransportConfig",
+    "UnixEndpoint",
+    "WebSocketOptions",
+    "WebSocketTransport",
+    "WorkerConfig",
+    "check",
+    "load",
+]

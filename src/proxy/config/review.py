@@ -1,0 +1,163 @@
+"""A second look at a configuration, for what the models let pass: stray keys, keys without effect, and what only
+several items together can be wrong in.
+"""
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
+
+from proxy.config.fields import ID_PATTERN, SERIALIZERS, SERIALIZERS_LATER, NoEffect
+from proxy.config.findings import Finding, Place, finding, suggest
+from proxy.config.transports import TcpEndpoint, TesteeTransport, TransportConfig, UnixEndpoint
+from proxy.config.worker import WorkerConfig
+
+
+def stray_keys(data: Any, prefix: Place) -> Iterator[Finding]:
+    """Warn about keys that no model knows and those that do nothing, and skipped serializers.
+
+    :param data: a worker item as read from the file, valid or not.
+    :param prefix: its place in the file.
+    """
+    yield from _model_keys(WorkerConfig, data, prefix)
+
+
+def _model_keys(model: type[BaseModel], data: Any, place: Place) -> Iterator[Finding]:
+    if not isinstance(data, Mapping):
+        return
+    fields = {name: (key, field) for key, field in model.model_fields.items() for name in _input_names(key, field)}
+    for name, value in data.items():
+        here = (*place, name if isinstance(name, (str, int)) else str(name))
+        if name not in fields:
+            yield finding(here, value, "unknown key, ignored" + suggest(str(name), fields), "warning")
+            continue
+        key, field = fields[name]
+        for mark in field.metadata:
+            if isinstance(mark, NoEffect) and value is not None:
+                yield finding(here, value, mark.text, "warning")
+        if key == "serializers" and isinstance(value, (list, tuple)):
+            yield from _skipped_serializers(value, here)
+        yield from _value_keys(field.annotation, value, here)
+
+
+def _input_names(key: str, field: FieldInfo) -> tuple[str, ...]:
+    """Names under which a field may be given, the best one to suggest first."""
+    if isinstance(field.validation_alias, AliasChoices):
+        return tuple(choice for choice in field.validation_alias.choices if isinstance(choice, str))
+    return (field.alias or key,)
+
+
+def _value_keys(annotation: Any, value: Any, place: Place) -> Iterator[Finding]:
+    """Follow an annotation to the models in it, beside the value."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from _value_keys(arguments[0], value, place)
+    elif origin in (Union, types.UnionType):
+        for choice in arguments:
+            if _is_meant(choice, value):
+                yield from _value_keys(choice, value, place)
+    elif origin is dict and isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _value_keys(arguments[1], item, (*place, name))
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _value_keys(arguments[0], item, (*place, index))
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from _model_keys(annotation, value, place)
+
+
+def _is_meant(choice: Any, value: Any) -> bool:
+    """Whether the ``type`` in ``value`` picks this member of a union; a model without literal ``type`` always is."""
+    if not (isinstance(choice, type) and issubclass(choice, BaseModel) and isinstance(value, Mapping)):
+        return get_origin(choice) is Annotated
+    field = choice.model_fields.get("type")
+    tags = get_args(field.annotation) if field is not None else ()
+    return not tags or value.get("type") in tags
+
+
+def _skipped_serializers(names: Any, place: Place) -> Iterator[Finding]:
+    for index, name in enumerate(names):
+        if isinstance(name, str) and name not in SERIALIZERS and name in SERIALIZERS_LATER:
+            yield finding((*place, index), name, "not supported by this version, skipped", "warning")
+
+
+def names(data: Mapping[str, Any], prefix: Place) -> Iterator[Finding]:
+    """Findings about IDs: routes to unknown connections, transport IDs given twice, unusual connection IDs.
+
+    Reads the raw item, so that these are found beside whatever else is wrong.
+    """
+    connections = data.get("connections")
+    known = [name for name in connections if isinstance(name, str)] if isinstance(connections, Mapping) else []
+    for name in known:
+        if not ID_PATTERN.fullmatch(name):
+            text = "expected 3 to 64 lower-case letters, digits or _ that begin with a letter; used as it is"
+            yield finding((*prefix, "connections", name), name, text, "warning")
+    routes = data.get("routes")
+    for realm, roles in routes.items() if isinstance(routes, Mapping) else ():
+        yield from _realm(roles, known, (*prefix, "routes", realm))
+    yield from _transport_ids(data.get("transports"), prefix)
+
+
+def _realm(roles: Any, known: list[str], place: Place) -> Iterator[Finding]:
+    if not roles:
+        yield finding(place, roles, "no roles: nobody can join this realm", "warning")
+    for role, value in roles.items() if isinstance(roles, Mapping) else ():
+        here = (*place, role)
+        if value == []:
+            yield finding(here, value, "no connections: this role cannot join", "warning")
+        if "*" in here:
+            yield finding(here, value, "* is not a wildcard, but a name like any other", "warning")
+        for index, name in enumerate(value if isinstance(value, (list, tuple)) else [value]):
+            if isinstance(name, str) and name not in known:
+                at = here if value is name else (*here, index)
+                text = f"expected one of the connections ({', '.join(sorted(known)) or 'there are none'})"
+                yield finding(at, name, text + suggest(name, known))
+
+
+def _transport_ids(transports: Any, prefix: Place) -> Iterator[Finding]:
+    seen: dict[str, int] = {}
+    for index, item in enumerate(transports if isinstance(transports, (list, tuple)) else ()):
+        name = item.get("id", f"transport{index:03d}") if isinstance(item, Mapping) else None
+        if isinstance(name, str) and seen.setdefault(name, index) != index:
+            text = f"expected an ID of its own, it is that of transports[{seen[name]}]"
+            yield finding((*prefix, "transports", index, "id"), name, text)
+
+
+def transports(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
+    """Findings about valid transports beside each other, and about what they come to."""
+    if not config.transports:
+        yield Finding("", "", "no transports: nothing to listen on", "warning")
+    for index, transport in enumerate(config.transports):
+        here = (*prefix, "transports", index)
+        if not isinstance(transport, TesteeTransport) and transport.auth.anonymous is None:
+            yield finding((*here, "auth"), {}, "no method: nobody can log in", "warning")
+        endpoint = transport.endpoint
+        if isinstance(endpoint, TcpEndpoint) and endpoint.port is not None and endpoint.portrange is not None:
+            yield finding((*here, "endpoint", "port"), endpoint.port, "ignored: portrange goes first", "warning")
+        yield from _address_taken(config.transports, index, here)
+
+
+def _address_taken(items: Sequence[TransportConfig], index: int, place: Place) -> Iterator[Finding]:
+    for first in range(index):
+        key = _clash(items[first], items[index])
+        if key:
+            text = f"expected another address: transports[{first}] has it"
+            text += " (or shared: true on both)" if key == "port" else ""
+            yield finding((*place, "endpoint", key), getattr(items[index].endpoint, key), text)
+            return
+
+
+def _clash(one: TransportConfig, other: TransportConfig) -> str:
+    """The endpoint key in which two transports want the same address, or nothing."""
+    a, b = one.endpoint, other.endpoint
+    if isinstance(a, UnixEndpoint) and isinstance(b, UnixEndpoint):
+        return "path" if a.path == b.path else ""
+    if not isinstance(a, TcpEndpoint) or not isinstance(b, TcpEndpoint) or (a.shared and b.shared):
+        return ""
+    if a.portrange is not None or b.portrange is not None or not a.port or a.port != b.port or a.version != b.version:
+        return ""
+    everywhere = {None, "0.0.0.0", "::"}
+    same = a.interface == b.interface or a.interface in everywhere or b.interface in everywhere
+    return "port" if same else ""

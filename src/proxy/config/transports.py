@@ -1,0 +1,244 @@
+"""Listening transports: endpoints, options, authentication and limits (keys and defaults as in Crossbar.io)."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
+
+from proxy.config.fields import (
+    SERIALIZERS,
+    Identifier,
+    Model,
+    NoEffect,
+    Port,
+    SerializerNames,
+    Text,
+    UnixPath,
+    checked,
+    integer,
+    one_of,
+    problem,
+    unsupported,
+)
+from proxy.config.urls import parse_websocket_url
+
+MIB = 1024 * 1024
+HOUR_MS = 3_600_000
+
+Milliseconds = Annotated[int, integer(1, HOUR_MS, "ms")]
+# Crossbar.io's 0 is "no deadline"; everything here has one, so it leaves the decision to Limits, as if not given.
+HandshakeMilliseconds = Annotated[int, integer(1000, 24 * HOUR_MS, "ms", zero="the one of limits")]
+PingMilliseconds = Annotated[int, integer(1000, 24 * HOUR_MS, "ms", zero="off")]
+
+
+def _pair(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        return value
+    raise problem("expected [first, last]")
+
+
+class TcpEndpoint(Model):
+    """A TCP address to listen on.
+
+    :ivar port: port number; 0 takes any free one; None when ``portrange`` is given, which goes first.
+    :ivar portrange: first and last port to try.
+    :ivar shared: SO_REUSEPORT, so that several workers share the address.
+    :ivar interface: address to bind to, None for all of them.
+    :ivar user_timeout: TCP_USER_TIMEOUT, ms.
+    """
+
+    type: Literal["tcp"] = "tcp"
+    version: Annotated[Literal[4, 6], one_of(4, 6)] = 4
+    port: Port | None = None
+    portrange: Annotated[tuple[Port, Port], BeforeValidator(_pair)] | None = None
+    shared: StrictBool = False
+    interface: Text | None = None
+    backlog: Annotated[int, integer(1, 65535)] = 50
+    user_timeout: Annotated[int, integer(0, 65535, "ms")] | None = None
+    tls: Annotated[None, unsupported("TLS must end in front of the proxy")] = None
+
+    @model_validator(mode="after")
+    def _has_port(self) -> "TcpEndpoint":
+        if self.portrange is None and self.port is None:
+            raise problem("expected an integer from 0 to 65535 (or a portrange): required key is missing", "port")
+        if self.portrange is not None and self.portrange[0] > self.portrange[1]:
+            raise problem("expected [first, last] with first <= last", "portrange")
+        if self.portrange is not None and self.portrange[0] == 0:
+            raise problem("expected [first, last] with ports from 1 to 65535", "portrange")
+        return self
+
+
+class UnixEndpoint(Model):
+    """A Unix socket to listen on; ``path`` is absolute once loaded from a file."""
+
+    type: Literal["unix"] = "unix"
+    path: UnixPath
+    backlog: Annotated[int, integer(1, 65535)] = 50
+
+
+Endpoint: TypeAlias = Annotated[TcpEndpoint | UnixEndpoint, Field(discriminator="type")]
+
+
+class WebSocketOptions(Model):
+    """WebSocket options. Times in ms, sizes in octets. None: not given (see each key in docs/configuration.md)."""
+
+    allowed_origins: tuple[StrictStr, ...] = ("*",)
+    allow_null_origin: StrictBool = True
+    external_port: Annotated[int, integer(1, 65535)] | None = None
+    enable_hybi10: Annotated[StrictBool, NoEffect("accepted, has no effect: only RFC 6455 is spoken")] = True
+    enable_rfc6455: StrictBool = True
+    open_handshake_timeout: HandshakeMilliseconds | None = None
+    close_handshake_timeout: HandshakeMilliseconds | None = None
+    enable_webstatus: StrictBool = True
+    validate_utf8: StrictBool = True
+    mask_server_frames: StrictBool = False
+    require_masked_client_frames: StrictBool = True
+    apply_mask: StrictBool = True
+    max_frame_size: Annotated[int, integer(0, 64 * MIB, "octets, 0: no limit")] = 0
+    max_message_size: Annotated[int, integer(0, 64 * MIB, "octets, 0: no limit")] = 16 * MIB
+    auto_fragment_size: Annotated[int, integer(0, 64 * MIB, "octets, 0: off")] = 0
+    fail_by_drop: StrictBool = False
+    echo_close_codereason: StrictBool = False
+    tcp_nodelay: StrictBool = True
+    auto_ping_interval: PingMilliseconds | None = None
+    auto_ping_timeout: PingMilliseconds | None = None
+    auto_ping_size: Annotated[int, integer(12, 125, "octets")] = 12
+    auto_ping_restart_on_any_traffic: StrictBool = False
+    enable_flash_policy: Annotated[StrictBool | None, NoEffect()] = None
+    flash_policy: Annotated[Any, NoEffect()] = None
+    compression: Annotated[dict[str, Any] | None, NoEffect("accepted, not negotiated: frames stay uncompressed")] = None
+    require_websocket_subprotocol: StrictBool = True
+    show_server_version: StrictBool = False
+
+    @model_validator(mode="after")
+    def _speaks_rfc6455(self) -> "WebSocketOptions":
+        if not self.enable_rfc6455:
+            raise problem("expected true: no other WebSocket version is supported by this version", "enable_rfc6455")
+        return self
+
+
+class RawSocketOptions(Model):
+    """RawSocket options. The size is announced rounded up to a power of two, octets."""
+
+    max_message_size: Annotated[int, integer(512, 16 * MIB, "octets")] = 16 * MIB
+
+
+def _static(value: Any) -> Any:
+    if value == "static":
+        return value
+    raise problem("expected static" + (" (dynamic is not supported by this version)" if value == "dynamic" else ""))
+
+
+class AnonymousStatic(Model):
+    """Anonymous logins with a fixed role.
+
+    :ivar realm: realm given to every client, whatever it asked for; None: the one it asked for.
+    :ivar role: authrole, which chooses the route.
+    :ivar authid: authid for every client; None: a random one each.
+    """
+
+    type: Annotated[Literal["static"], BeforeValidator(_static)]
+    realm: Text | None = None
+    role: Text = "anonymous"
+    authid: Text | None = None
+
+
+_METHOD = unsupported("the method that can be used is anonymous")
+
+
+class AuthConfig(Model):
+    """Authentication methods of a listening transport, by name."""
+
+    anonymous: AnonymousStatic | None = None
+    ticket: Annotated[None, _METHOD] = None
+    wampcra: Annotated[None, _METHOD] = None
+    scram: Annotated[None, _METHOD] = None
+    cryptosign: Annotated[None, _METHOD] = None
+    tls: Annotated[None, _METHOD] = None
+    cookie: Annotated[None, _METHOD] = None
+    cryptosign_proxy: Annotated[None, _METHOD] = Field(default=None, alias="cryptosign-proxy")
+    anonymous_proxy: Annotated[None, _METHOD] = Field(default=None, alias="anonymous-proxy")
+
+
+BUILTIN_AUTH = AuthConfig(anonymous=AnonymousStatic(type="static"))
+"""What a transport without ``auth`` does: anonymous, role "anonymous", the realm that the client asked for."""
+
+
+class Limits(Model):
+    """Deadlines (ms) and bounds (octets) of a listening transport's connections. Not known to Crossbar.io.
+
+    :ivar handshake_timeout: from accept to the end of the WebSocket or RawSocket handshake.
+    :ivar hello_timeout: for each message of the login (HELLO, AUTHENTICATE), and for a further HELLO after a GOODBYE.
+    :ivar close_timeout: to flush what is queued and to finish the close handshake.
+    :ivar stall_timeout: how long a peer may leave queued data unread before it is cut off.
+    :ivar high_water: queued octets per direction at which reading from the sender stops.
+    :ivar low_water: queued octets at which it goes on.
+    :ivar max_head_size: largest HTTP request head.
+    """
+
+    handshake_timeout: Milliseconds = 10_000
+    hello_timeout: Milliseconds = 10_000
+    close_timeout: Milliseconds = 2_000
+    stall_timeout: Milliseconds = 30_000
+    high_water: Annotated[int, integer(1024, 64 * MIB, "octets")] = 262_144
+    low_water: Annotated[int, integer(0, 64 * MIB, "octets")] = 65_536
+    max_head_size: Annotated[int, integer(256, MIB, "octets")] = 16_384
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> "Limits":
+        if self.low_water >= self.high_water:
+            raise problem("expected less than high_water ({high} octets)", "low_water", high=self.high_water)
+        return self
+
+
+_Auth: TypeAlias = Annotated[AuthConfig, BeforeValidator(lambda value: BUILTIN_AUTH if value is None else value)]
+ListenUrl: TypeAlias = Annotated[StrictStr, checked(parse_websocket_url)]
+_MaxConnections: TypeAlias = Annotated[int, integer(1, 10_000_000)]
+_LATER = NoEffect("accepted, has no effect")
+
+
+class WebSocketTransport(Model):
+    """WAMP over WebSocket. Clients may ask for any path, as in Crossbar.io; ``url`` only describes the transport."""
+
+    type: Literal["websocket"] = "websocket"
+    id: Identifier = "transport000"
+    endpoint: Endpoint
+    url: ListenUrl | None = None
+    serializers: SerializerNames = SERIALIZERS
+    options: WebSocketOptions = WebSocketOptions()
+    auth: _Auth = BUILTIN_AUTH
+    max_connections: _MaxConnections = 50_000
+    limits: Limits = Limits()
+    debug: Annotated[StrictBool, _LATER] = False
+    cookie: Annotated[dict[str, Any] | None, NoEffect("accepted, no cookie is set by this version")] = None
+
+
+class RawSocketTransport(Model):
+    """WAMP over RawSocket."""
+
+    type: Literal["rawsocket"] = "rawsocket"
+    id: Identifier = "transport000"
+    endpoint: Endpoint
+    serializers: SerializerNames = SERIALIZERS
+    options: RawSocketOptions = RawSocketOptions()
+    auth: _Auth = BUILTIN_AUTH
+    max_connections: _MaxConnections = 50_000
+    limits: Limits = Limits()
+    debug: Annotated[StrictBool, _LATER] = False
+
+
+class TesteeTransport(Model):
+    """Echo over WebSocket, without WAMP: what a WebSocket conformance suite talks to."""
+
+    type: Literal["websocket.testee"] = "websocket.testee"
+    id: Identifier = "transport000"
+    endpoint: Endpoint
+    url: ListenUrl | None = None
+    options: WebSocketOptions = WebSocketOptions()
+    max_connections: _MaxConnections = 50_000
+    limits: Limits = Limits()
+    debug: Annotated[StrictBool, _LATER] = False
+
+
+TransportConfig: TypeAlias = Annotated[
+    WebSocketTransport | RawSocketTransport | TesteeTransport, Field(discriminator="type")
+]

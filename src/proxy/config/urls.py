@@ -1,0 +1,61 @@
+"""URLs of WAMP transports: ``ws://``, ``rs://`` and their TLS twins, for TCP and Unix sockets (autobahn's forms)."""
+
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+_DEFAULT_PORTS = {"ws": 80, "wss": 443, "rs": 80, "rss": 443}
+
+
+class Url(NamedTuple):
+    """A transport URL, taken apart.
+
+    :ivar secure: TLS.
+    :ivar host: host name or address without brackets; ``unix`` for a Unix socket.
+    :ivar port: TCP port; 0 for a Unix socket.
+    :ivar unix_path: path of the Unix socket, else empty.
+    :ivar resource: path and query for the HTTP request line.
+    """
+
+    secure: bool
+    host: str
+    port: int
+    unix_path: str
+    resource: str
+
+
+def parse_websocket_url(url: str) -> Url:
+    """Take a ``ws://`` or ``wss://`` URL apart (RFC 6455 3).
+
+    :raises ValueError: with what was expected instead.
+    """
+    return _parse(url, ("ws", "wss"))
+
+
+def parse_rawsocket_url(url: str) -> Url:
+    """Take an ``rs://`` or ``rss://`` URL apart; the WebSocket ones are taken as well, for their address.
+
+    :raises ValueError: with what was expected instead.
+    """
+    return _parse(url, ("rs", "rss", "ws", "wss"))
+
+
+def _parse(url: str, schemes: tuple[str, ...]) -> Url:
+    wanted = f"expected a URL like {schemes[0]}://host:port/path or {schemes[0]}://unix:/path/to/socket"
+    if any(char <= " " or char == "\x7f" for char in url):
+        raise ValueError(wanted)
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if parts.scheme not in schemes or not host or parts.fragment or parts.username is not None:
+            raise ValueError
+        secure = parts.scheme in ("wss", "rss")
+        if parts.netloc == "unix:":
+            if len(parts.path) < 2:
+                raise ValueError
+            return Url(secure, "unix", 0, parts.path, "/")
+        port = _DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    if port == 0:
+        raise ValueError(f"{wanted}, with a port from 1 to 65535")
+    return Url(secure, host, port, "", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))

@@ -1,0 +1,60 @@
+"""``websocket.testee``: a WebSocket connection that gets back what it sends, without WAMP."""
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.handshake import HttpError, accept, parse_request
+from proxy.plane import EV_CLOSED, EV_HEAD, EV_VIOLATION
+from proxy.sessions import head_error
+
+if TYPE_CHECKING:
+    from proxy.transports import ProxyTransport
+
+__all__ = ["EchoSession"]
+
+# No serializer: the data plane looks at no message.
+SER_NONE: Final = 0
+
+
+class EchoSession:
+    """One connection; the data plane does all the work after the handshake.
+
+    :param transport: the listening transport that it came through.
+    :param conn: its number in the data plane.
+    """
+
+    __slots__ = ("conn", "plane", "transport")
+
+    def __init__(self, transport: "ProxyTransport", conn: int) -> None:
+        self.transport = transport
+        self.plane = transport.plane
+        self.conn = conn
+
+    def on_front(self, kind: int, arg: int, data: bytes) -> None:
+        """An event of the connection."""
+        if kind == EV_HEAD:
+            self._on_head(data[1 + data[0] :])
+        elif kind == EV_CLOSED:
+            self.transport.gone(self.conn)
+        elif kind == EV_VIOLATION:
+            self.plane.reply(self.conn, head_error(arg).to_bytes())
+        else:
+            self.plane.abort(self.conn)
+
+    def _on_head(self, head: bytes) -> None:
+        policy = self.transport.policy
+        assert policy is not None, "a testee is a WebSocket transport"
+        try:
+            accepted = accept(parse_request(head), policy)
+        except HttpError as error:
+            self.plane.reply(self.conn, error.to_bytes())
+            return
+        self.plane.upgrade(self.conn, accepted.response, SER_NONE)
+        self.plane.link_self(self.conn)
+
+    def crashed(self) -> None:
+        """Something went wrong in here."""
+        self.plane.abort(self.conn)
+
+    def shut_down(self) -> None:
+        """The worker ends."""
+        self.plane.close(self.conn, 1001)

@@ -1,0 +1,68 @@
+"""Errors that the management API and the command line can name: one class per WAMP error URI.
+
+Crossbar.io's callers compare error URIs literally, so every failure that reaches a caller is one of these classes.
+"""
+
+from typing import ClassVar
+
+
+class ProxyError(Exception):
+    """A failure with a WAMP error URI.
+
+    :ivar uri: the URI that a caller over WAMP gets.
+    :ivar message: one line for people. Never holds a secret.
+    """
+
+    uri: ClassVar[str] = "wamp.error.runtime_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidConfiguration(ProxyError):
+    """A configuration item that cannot be used."""
+
+    uri = "crossbar.error.invalid_configuration"
+
+
+class InvalidArgument(ProxyError):
+    """An argument of a management procedure that cannot be used."""
+
+    uri = "crossbar.error.invalid_argument"
+
+
+class NoSuchObject(ProxyError):
+    """Nothing goes by the given ID."""
+
+    uri = "crossbar.error.no_such_object"
+
+
+class AlreadyRunning(ProxyError):
+    """The ID is taken by something that runs."""
+
+    uri = "crossbar.error.already_running"
+
+
+class NotRunning(ProxyError):
+    """The thing named is not running."""
+
+    uri = "crossbar.error.not_running"
+
+
+class CannotStart(ProxyError):
+    """Something that was asked to start failed to do so."""
+
+    uri = "crossbar.error.cannot_start"
+
+
+class CannotListen(ProxyError):
+    """A transport cannot listen on its address (in use, not permitted, no such interface)."""
+
+    uri = "crossbar.error.cannot_listen"
+
+
+class FeatureUnavailable(ProxyError):
+    """This platform or build does not have the feature."""
+
+    uri = "crossbar.error.feature_unavailable"

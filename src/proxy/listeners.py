@@ -1,0 +1,244 @@
+"""Listening sockets: made here with every option set, then handed to the data plane.
+
+All options that accepted sockets inherit on Linux are set on the listener, once, instead of on each connection.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from proxy.config import TcpEndpoint, UnixEndpoint
+from proxy.errors import CannotListen
+
+__all__ = ["open_listener", "release_unix", "unix_identity"]
+
+KEEPALIVE_IDLE_SECONDS: Final = 60
+KEEPALIVE_INTERVAL_SECONDS: Final = 15
+KEEPALIVE_PROBES: Final = 4
+"""A peer that vanished without a word is noticed after 60 + 4 * 15 seconds of silence, not after two hours."""
+
+_PROBE_SECONDS: Final = 1.0
+_LOCK_SECONDS: Final = 2.0
+_LOCK_POLL_SECONDS: Final = 0.01
+
+Identity = tuple[int, int]
+"""Device and inode of a socket file."""
+
+
+def open_listener(endpoint: TcpEndpoint | UnixEndpoint, *, nodelay: bool = True) -> socket.socket:
+    """Make a listening socket.
+
+    :param endpoint: of a listening transport.
+    :param nodelay: TCP_NODELAY for the accepted connections.
+    :returns: bound, listening, non-blocking, not inherited by child processes. The caller owns it.
+    :raises CannotListen: with a text that names the address and what is wrong with it.
+    """
+    if isinstance(endpoint, UnixEndpoint):
+        return _open_unix(endpoint)
+    return _open_tcp(endpoint, nodelay)
+
+
+# --- TCP ---------------------------------------------------------------------------------------------------------
+
+
+def _open_tcp(endpoint: TcpEndpoint, nodelay: bool) -> socket.socket:
+    if endpoint.portrange is None:
+        first = last = endpoint.port or 0
+    else:
+        first, last = endpoint.portrange
+    for port in range(first, last + 1):
+        name = _tcp_name(endpoint, port)
+        family, address = _tcp_address(endpoint, port, name)
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            _set_tcp_options(listener, endpoint, nodelay)
+            listener.bind(address)
+            listener.listen(endpoint.backlog)
+            listener.setblocking(False)
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE or first == last:
+                raise CannotListen(f"cannot listen on {name}: {_reason(error, port)}") from error
+        except BaseException:
+            listener.close()
+            raise
+        else:
+            return listener
+    raise CannotListen(f"cannot listen on {_tcp_name(endpoint, first)} to {last}: all of these ports are in use")
+
+
+def _tcp_name(endpoint: TcpEndpoint, port: int) -> str:
+    return f"tcp{endpoint.version} interface {endpoint.interface or 'any'}, port {port}"
+
+
+def _tcp_address(endpoint: TcpEndpoint, port: int, name: str) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    family = socket.AF_INET6 if endpoint.version == 6 else socket.AF_INET
+    host = (endpoint.interface or "").strip().removeprefix("[").removesuffix("]") or None
+    try:
+        # A name is looked up in place: this happens once, before the transport exists, and takes localhost, mostly.
+        found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        kind = f"an IPv{endpoint.version} address of this machine"
+        raise CannotListen(f"cannot listen on {name}: expected the interface to be {kind} ({error})") from error
+    return family, found[0][4]
+
+
+def _set_tcp_options(listener: socket.socket, endpoint: TcpEndpoint, nodelay: bool) -> None:
+    tcp = socket.IPPROTO_TCP
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart must not wait for TIME_WAIT
+    if endpoint.shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if endpoint.version == 6:
+        # Else a version 6 transport would take the port from a version 4 one, depending on a sysctl.
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(tcp, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+    listener.setsockopt(tcp, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
+    listener.setsockopt(tcp, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    listener.setsockopt(tcp, socket.TCP_NODELAY, int(nodelay))
+    if endpoint.user_timeout:
+        listener.setsockopt(tcp, socket.TCP_USER_TIMEOUT, endpoint.user_timeout)
+
+
+def _reason(error: OSError, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use by another socket"
+    if error.errno == errno.EACCES and 0 < port < 1024:
+        return "not permitted (ports below 1024 need the capability CAP_NET_BIND_SERVICE)"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "the interface is not an address of this machine"
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+# --- Unix sockets ------------------------------------------------------------------------------------------------
+
+
+def _open_unix(endpoint: UnixEndpoint) -> socket.socket:
+    path = endpoint.path
+    name = f"unix socket {path!r}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _locked_folder(path, name):
+            _remove_stale(path, name)
+            listener.bind(path)
+            # Within the lock: a socket that is bound and does not listen yet looks stale to everybody else.
+            listener.listen(endpoint.backlog)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        if error.errno is None:  # Python's own check of the length
+            text = "the path is too long for a Unix socket (at most 107 octets)"
+        else:
+            text = os.strerror(error.errno)
+        raise CannotListen(f"cannot listen on {name}: {text}") from error
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def unix_identity(path: str) -> Identity | None:
+    """Device and inode of a socket file, to be remembered right after :func:`open_listener` for :func:`release_unix`.
+
+    :returns: None for a name in the abstract namespace, or where there is no such file.
+    """
+    if path.startswith("\0"):
+        return None
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISSOCK(status.st_mode) else None
+
+
+def release_unix(path: str, identity: Identity | None) -> bool:
+    """Remove our own socket file, if it is still ours.
+
+    To be called while the socket is still open: that keeps its inode number from being given to another file, and no
+    client meets a file that nobody listens on.
+
+    :param path: as given to :func:`open_listener`.
+    :param identity: as returned by :func:`unix_identity` then.
+    :returns: whether the file was removed.
+    """
+    if identity is None:
+        return False
+    try:
+        with _locked_folder(path, f"unix socket {path!r}"):
+            if unix_identity(path) != identity:
+                return False
+            os.unlink(path)
+    except (OSError, CannotListen):
+        return False  # a stale file is left behind; the next start removes it
+    return True
+
+
+def _remove_stale(path: str, name: str) -> None:
+    """Remove a socket file that nobody listens on; anything else that lies at ``path`` is an error."""
+    if path.startswith("\0"):
+        return
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise CannotListen(f"cannot listen on {name}: there is something that is not a socket, it is left alone")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            pass  # nobody listens
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            # BlockingIOError and a timeout: somebody listens and is busy. Else we cannot know, so it stays.
+            raise CannotListen(f"cannot listen on {name}: it is in use, or cannot be probed ({error})") from error
+        else:
+            raise CannotListen(f"cannot listen on {name}: it is in use by another process")
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # somebody else was faster
+
+
+@contextmanager
+def _locked_folder(path: str, name: str) -> Iterator[None]:
+    """Hold a lock on the folder of a socket file.
+
+    Two starts at the same time could otherwise both find a stale file, and the second to remove it would remove the
+    first one's new socket. The folder itself is locked, so that no lock file is left behind.
+    """
+    if path.startswith("\0"):
+        yield
+        return
+    folder = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(folder, name)
+        yield
+    finally:
+        os.close(folder)  # which gives up the lock
+
+
+def _lock(folder: int, name: str) -> None:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                raise CannotListen(f"cannot listen on {name}: another process keeps its folder locked") from error
+            time.sleep(_LOCK_POLL_SECONDS)
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+                return  # a file system without locks: two starts at the very same time are on their own
+            raise
+        else:
+            return

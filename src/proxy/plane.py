@@ -1,0 +1,343 @@
+"""The control plane's end of the data plane: commands out, events in. Nothing else imports ``proxy._relay``.
+
+Threads: every method here runs in the reactor thread. The data threads only run ``Relay.run()``.
+"""
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Protocol, runtime_checkable
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from proxy import _relay
+from proxy._relay import (
+    CLOSED_DEADLINE,
+    CLOSED_FRONT_GONE,
+    CLOSED_LOCAL,
+    CLOSED_NOMEM,
+    CLOSED_PEER,
+    CLOSED_PING,
+    CLOSED_PROTOCOL,
+    CLOSED_REFUSED,
+    CLOSED_RESET,
+    CLOSED_STALL,
+    CLOSED_TOO_BIG,
+    CODEC_RS,
+    CODEC_WS,
+    EV_CLOSED,
+    EV_CONTROL,
+    EV_HEAD,
+    EV_LISTEN,
+    EV_MESSAGE,
+    EV_OPEN,
+    EV_VIOLATION,
+    LISTEN_CLOSED,
+    LISTEN_FULL,
+    LISTEN_PAUSED,
+    LISTEN_RESUMED,
+    unpack_sockaddr,
+)
+from proxy.addresses import Address
+
+__all__ = [
+    "CLOSED_DEADLINE",
+    "CLOSED_FRONT_GONE",
+    "CLOSED_LOCAL",
+    "CLOSED_NOMEM",
+    "CLOSED_PEER",
+    "CLOSED_PING",
+    "CLOSED_PROTOCOL",
+    "CLOSED_REFUSED",
+    "CLOSED_RESET",
+    "CLOSED_STALL",
+    "CLOSED_TOO_BIG",
+    "CODEC_RS",
+    "CODEC_WS",
+    "EV_CLOSED",
+    "EV_CONTROL",
+    "EV_HEAD",
+    "EV_LISTEN",
+    "EV_MESSAGE",
+    "EV_OPEN",
+    "EV_VIOLATION",
+    "LISTEN_CLOSED",
+    "LISTEN_FULL",
+    "LISTEN_PAUSED",
+    "LISTEN_RESUMED",
+    "ST_DEADLINE",
+    "ST_TOO_BIG",
+    "DataPlane",
+    "Owner",
+    "Plane",
+    "closed_text",
+    "pack_address",
+    "peer_text",
+    "violation_text",
+]
+
+log = logging.getLogger(__name__)
+
+# Statuses that EV_VIOLATION carries (consts.pxi). TOO_BIG: a message over the other side's limit, or an HTTP head over
+# ours; DEADLINE: an HTTP head that did not come in time.
+ST_TOO_BIG: Final = -3
+ST_DEADLINE: Final = -14
+
+_VIOLATION_TEXT: Final[dict[int, str]] = {
+    -3: "the message is larger than the other side takes",
+    -5: "the message is not well-formed",
+    -6: "the message is cut short",
+    -7: "octets follow the message",
+    -8: "the message is nested too deeply",
+    -9: "the message type is not encoded in the plain way",
+    -10: "this message type is not allowed here",
+}
+
+# Events handled per turn of the reactor; more would let a flood of logins starve timers and signals.
+EVENT_BATCH: Final = 256
+
+# A data thread returns from run() within one turn of its loop; longer means that it hangs.
+THREAD_JOIN_TIMEOUT: Final = 5.0
+
+_CLOSED_TEXT: Final[dict[int, str]] = {
+    CLOSED_PEER: "closed by the peer",
+    CLOSED_LOCAL: "closed by the proxy",
+    CLOSED_RESET: "connection reset",
+    CLOSED_DEADLINE: "timed out",
+    CLOSED_STALL: "the peer stopped reading",
+    CLOSED_PING: "the peer did not answer a ping",
+    CLOSED_PROTOCOL: "framing or handshake error of the peer",
+    CLOSED_TOO_BIG: "message over the size limit",
+    CLOSED_REFUSED: "refused",
+    CLOSED_NOMEM: "out of memory",
+    CLOSED_FRONT_GONE: "the client is gone",
+}
+
+
+def closed_text(arg: int) -> str:
+    """What EV_CLOSED's ``arg`` says, for people."""
+    return _CLOSED_TEXT.get(arg & 0xFF, f"reason {arg & 0xFF}")
+
+
+def violation_text(status: int, data: bytes) -> str:
+    """What EV_VIOLATION says, for people: the data plane's own text, or what the status means."""
+    return data.decode("utf-8", "replace") or _VIOLATION_TEXT.get(status, f"status {status}")
+
+
+def pack_address(address: Address) -> bytes:
+    """The ``struct sockaddr_*`` octets of an address, as dial() wants them.
+
+    :raises ValueError: not an IP literal, or a path that is too long.
+    """
+    if address.path is not None:
+        return _relay.pack_unix(address.path)
+    return _relay.pack_sockaddr(address.host, address.port)
+
+
+def peer_text(sockaddr: bytes) -> str:
+    """The peer as Crossbar.io names it: ``tcp4:127.0.0.1:52914``, ``tcp6:::1:52914`` or ``unix``."""
+    peer = unpack_sockaddr(sockaddr)
+    if isinstance(peer, str):
+        return f"unix:{peer}" if peer else "unix"
+    host, port = peer
+    return f"tcp6:{host}:{port}" if ":" in host else f"tcp4:{host}:{port}"
+
+
+@runtime_checkable
+class Owner(Protocol):
+    """Who gets the events of a listener or of a dialled connection."""
+
+    def on_event(self, kind: int, conn: int, arg: int, data: bytes) -> None:
+        """One event; see ``_relay.pyi`` for what the arguments mean."""
+
+    def on_crash(self, conn: int) -> None:
+        """on_event() raised (it is logged already): give up the session that ``conn`` belongs to."""
+
+
+class Plane(Protocol):
+    """What sessions need of the data plane; the tests have a second one."""
+
+    def add_owner(self, owner: Owner) -> int: ...
+    def drop_owner(self, number: int) -> None: ...
+    @property
+    def is_idle(self) -> bool: ...
+
+    @property
+    def upgrade(self) -> Callable[[int, bytes, int], None]: ...
+    @property
+    def reply(self) -> Callable[[int, bytes], None]: ...
+    @property
+    def send(self) -> Callable[[int, bytes], None]: ...
+    @property
+    def next(self) -> Callable[..., None]: ...
+    @property
+    def dial(self) -> Callable[[int, int, int, int, bytes, bytes, bytes, int, int], None]: ...
+    @property
+    def undial(self) -> Callable[[int], None]: ...
+    @property
+    def link(self) -> Callable[[int, int, bytes], None]: ...
+    @property
+    def link_self(self) -> Callable[[int], None]: ...
+    @property
+    def unlink(self) -> Callable[[int], None]: ...
+    @property
+    def close(self) -> Callable[..., None]: ...
+    @property
+    def abort(self) -> Callable[[int], None]: ...
+    @property
+    def listen(self) -> Callable[[int, int, int, int], None]: ...
+    @property
+    def unlisten(self) -> Callable[[int], None]: ...
+
+    on_idle: Callable[[], None] | None
+    """Called when the last owner has been dropped."""
+
+    def add_params(self, **options: Any) -> int: ...
+
+
+@implementer(IReadDescriptor)
+class DataPlane:
+    """Owns the Relay and its threads and hands its events to their owners.
+
+    :param reactor: a running or soon running Twisted reactor (IReactorFDSet and IReactorTime).
+    :param threads: number of data threads.
+
+    :ivar is_broken: a data thread died; the reactor has been stopped.
+    """
+
+    def __init__(self, reactor: Any, threads: int) -> None:
+        self._reactor = reactor
+        self._relay = relay = _relay.Relay(threads)
+        self._owners: dict[int, Owner] = {}
+        self._numbers = itertools.count(1)
+        self._params: dict[tuple[tuple[str, Any], ...], int] = {}
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
+        self.is_broken = False
+        # Called when the last owner has gone: no listener, no client, no router connection is left.
+        self.on_idle: Callable[[], None] | None = None
+        # The commands as they are: a wrapper around each would cost more than most of them do.
+        self.upgrade = relay.upgrade
+        self.reply = relay.reply
+        self.send = relay.send
+        self.next = relay.next
+        self.dial = relay.dial
+        self.undial = relay.undial
+        self.link = relay.link
+        self.link_self = relay.link_self
+        self.unlink = relay.unlink
+        self.close = relay.close
+        self.abort = relay.abort
+        self.listen = relay.listen
+        self.unlisten = relay.unlisten
+        self.stats = relay.stats
+
+    @property
+    def threads(self) -> int:
+        """Number of data threads."""
+        return self._relay.threads
+
+    def start(self) -> None:
+        """Start the data threads and read their events from now on."""
+        for index in range(self._relay.threads):
+            thread = threading.Thread(target=self._run, args=(index,), name=f"relay-{index}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._reactor.addReader(self)
+
+    def _run(self, index: int) -> None:
+        try:
+            self._relay.run(index)
+        except BaseException:
+            failure = Failure()
+            self._reactor.callFromThread(self._thread_died, index, failure)
+
+    def _thread_died(self, index: int, failure: Failure) -> None:
+        log.critical("data thread %d died\n%s", index, failure.getTraceback())
+        self.is_broken = True
+        if not self._stopped:
+            self._reactor.stop()
+
+    def stop(self) -> None:
+        """Close everything at once and end the threads. Idempotent; no event comes after it."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._reactor.removeReader(self)
+        self._relay.stop()
+        for thread in self._threads:
+            thread.join(THREAD_JOIN_TIMEOUT)
+        if any(thread.is_alive() for thread in self._threads):
+            # Its memory is still in use: better to leave it to the end of the process than to free it.
+            log.error("a data thread did not end within %s s", THREAD_JOIN_TIMEOUT)
+            return
+        self._relay.release()
+        self._owners.clear()
+
+    # --- who gets what ---
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody owns anything here."""
+        return not self._owners
+
+    def add_owner(self, owner: Owner) -> int:
+        """A number for listen() or dial(), whose events go to ``owner``; never used twice."""
+        number = next(self._numbers)
+        self._owners[number] = owner
+        return number
+
+    def drop_owner(self, number: int) -> None:
+        """Forget an owner whose last event has come. No error if it is forgotten already."""
+        if self._owners.pop(number, None) is not None and not self._owners and self.on_idle is not None:
+            self.on_idle()
+
+    def add_params(self, **options: Any) -> int:
+        """As ``Relay.add_params()``, but equal options share one number, so that restarts do not pile them up."""
+        key = tuple(sorted(options.items()))
+        number = self._params.get(key)
+        if number is None:
+            number = self._params[key] = self._relay.add_params(**options)
+        return number
+
+    # --- IReadDescriptor ---
+
+    def fileno(self) -> int:
+        """The eventfd."""
+        return self._relay.event_fd
+
+    def logPrefix(self) -> str:
+        """Name for Twisted's own messages."""
+        return "relay"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor is going down; stop() does the work."""
+
+    def doRead(self) -> None:
+        """Take one batch of events and hand them out; drain() has us called again when there are more."""
+        if self._stopped:
+            return
+        events = self._relay.drain(EVENT_BATCH)
+        owners = self._owners
+        for kind, conn, number, arg, data in events:
+            owner = owners.get(number)
+            if owner is None:
+                if kind != EV_CLOSED and conn:
+                    self.abort(conn)
+                continue
+            try:
+                owner.on_event(kind, conn, arg, data)
+            except Exception:
+                log.exception("error while handling an event of connection %d; its session is given up", conn)
+                self._give_up(owner, conn)
+
+    def _give_up(self, owner: Owner, conn: int) -> None:
+        try:
+            owner.on_crash(conn)
+        except Exception:
+            log.exception("error while giving up the session of connection %d", conn)
+        if conn:
+            self.abort(conn)

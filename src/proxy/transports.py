@@ -1,0 +1,277 @@
+"""Listening transports: a socket that all data threads accept on, and the sessions that came through it."""
+
+import errno
+import logging
+import os
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+
+from proxy import __version__
+from proxy.config import (
+    AuthConfig,
+    RawSocketTransport,
+    TesteeTransport,
+    TransportConfig,
+    UnixEndpoint,
+    WebSocketTransport,
+)
+from proxy.echo import EchoSession
+from proxy.errors import CannotListen
+from proxy.handshake import Policy
+from proxy.lifecycle import Lifecycle, State
+from proxy.listeners import open_listener, release_unix, unix_identity
+from proxy.messages import SERIALIZERS
+from proxy.plane import (
+    CODEC_RS,
+    CODEC_WS,
+    EV_CLOSED,
+    EV_LISTEN,
+    LISTEN_CLOSED,
+    LISTEN_FULL,
+    LISTEN_PAUSED,
+    LISTEN_RESUMED,
+    Plane,
+)
+from proxy.sessions import FrontSession
+
+if TYPE_CHECKING:
+    from proxy.controller import ProxyController
+
+__all__ = ["ProxyTransport"]
+
+log = logging.getLogger(__name__)
+
+_PAUSED_TEXT: Final = {
+    0: "out of memory",
+    errno.EMFILE: "out of file descriptors (limit of this process)",
+    errno.ENFILE: "out of file descriptors (limit of the system)",
+}
+
+SERVER_TEXT: Final = f"wamp-proxy/{__version__}"
+
+
+class ProxyTransport(Lifecycle):
+    """One item of ``transports``.
+
+    :param controller: what sessions need of the rest of the worker.
+    :param transport_id: its id.
+    :param config: checked configuration.
+    :param raw: the configuration as it was given, for the management API.
+    """
+
+    def __init__(self, controller: "ProxyController", transport_id: str, config: TransportConfig, raw: Any) -> None:
+        super().__init__(f'transport "{transport_id}"')
+        self.controller = controller
+        self.plane: Plane = controller.plane
+        self.id = transport_id
+        self.config = raw
+        self.model = config
+        self.kind = CODEC_RS if isinstance(config, RawSocketTransport) else CODEC_WS
+        self.auth: AuthConfig | None = None if isinstance(config, TesteeTransport) else config.auth
+        self.policy = _policy(config)
+        self.close_ms = _params(config)["close_ms"]
+        self.sessions: dict[int, FrontSession | EchoSession] = {}
+        self.created_at = _utc_now()
+        self.listening_since: str | None = None
+        self.address = ""
+        self._session_class = EchoSession if isinstance(config, TesteeTransport) else FrontSession
+        self._number = 0
+        self._identity: tuple[int, int] | None = None
+        self._stopped: Deferred[None] | None = None
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Listen.
+
+        :raises CannotListen: the address is in use, not permitted, or there are too many listeners already.
+        """
+        self.enter(State.STARTING)
+        endpoint = self.model.endpoint
+        nodelay = isinstance(self.model, RawSocketTransport) or self.model.options.tcp_nodelay
+        try:
+            listener = open_listener(endpoint, nodelay=nodelay)
+        except CannotListen as error:
+            self.enter(State.FAILED)
+            raise CannotListen(f"transport {self.id}: {error.message}") from error
+        if isinstance(endpoint, UnixEndpoint):
+            self._identity = unix_identity(endpoint.path)
+        self.address = _url(self.kind, listener)
+        self._number = self.plane.add_owner(self)
+        params = self.plane.add_params(**_params(self.model))
+        try:
+            self.plane.listen(listener.fileno(), self._number, params, self.model.max_connections)
+        except Exception as error:
+            self.release()
+            listener.close()
+            self.plane.drop_owner(self._number)
+            self.enter(State.FAILED)
+            raise CannotListen(f"transport {self.id}: {error}") from error
+        listener.detach()
+        self.enter(State.STARTED)
+        self.listening_since = _utc_now()
+
+    def stop(self) -> "Deferred[None]":
+        """Stop listening; sessions that are there stay. Fires once nothing is accepted any more."""
+        self.enter(State.STOPPING)
+        self._stopped = Deferred()
+        self.release()
+        self.plane.unlisten(self._number)
+        return self._stopped
+
+    def release(self) -> None:
+        """Remove the file of a Unix socket, if it is ours."""
+        if isinstance(self.model.endpoint, UnixEndpoint):
+            release_unix(self.model.endpoint.path, self._identity)
+            self._identity = None
+
+    def marshal(self) -> dict[str, Any]:
+        """What the management API shows: id, type, config, created_at and listening_since (ISO 8601), state."""
+        return {
+            "id": self.id,
+            "type": self.model.type,
+            "config": self.config,
+            "created_at": self.created_at,
+            "listening_since": self.listening_since,
+            "state": int(self.state),
+        }
+
+    # --- events ---
+
+    def on_event(self, kind: int, conn: int, arg: int, data: bytes) -> None:
+        """An event of a client's connection or of the listener, see :class:`proxy.plane.Owner`."""
+        session = self.sessions.get(conn)
+        if session is None:
+            if kind == EV_LISTEN:
+                self._on_listen(arg & 0xFF, arg >> 8)
+                return
+            if kind == EV_CLOSED:
+                return
+            if self.controller.is_stopping:
+                self.plane.abort(conn)
+                return
+            session = self.sessions[conn] = self._session_class(self, conn)
+        session.on_front(kind, arg, data)
+
+    def on_crash(self, conn: int) -> None:
+        """See :class:`proxy.plane.Owner`."""
+        session = self.sessions.get(conn)
+        if session is not None:
+            session.crashed()
+
+    def gone(self, conn: int) -> None:
+        """A session's connection is closed."""
+        del self.sessions[conn]
+        self._forget()
+
+    def _on_listen(self, what: int, error: int) -> None:
+        if what == LISTEN_PAUSED:
+            why = _PAUSED_TEXT.get(error) or os.strerror(error)
+            log.error("%s: accepting is paused on transport %s (%s)", why, self.id, self.address)
+        elif what == LISTEN_RESUMED:
+            log.warning("accepting goes on, on transport %s (%s)", self.id, self.address)
+        elif what == LISTEN_FULL:
+            log.warning(
+                "max_connections (%d) reached: connections are refused on transport %s (%s)",
+                self.model.max_connections,
+                self.id,
+                self.address,
+            )
+        elif what == LISTEN_CLOSED:
+            self._on_unlistened()
+
+    def _on_unlistened(self) -> None:
+        if self.state is State.STOPPING:
+            self.enter(State.STOPPED)
+        else:
+            log.error("transport %s (%s) does not listen any more", self.id, self.address)
+            self.enter(State.FAILED)
+        self.listening_since = None
+        self._forget()
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            stopped.callback(None)
+
+    def _forget(self) -> None:
+        """Once it neither listens nor has a session, no more event can come."""
+        if not self.sessions and self.state in (State.STOPPED, State.FAILED):
+            self.plane.drop_owner(self._number)
+
+
+def _utc_now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def _url(kind: int, listener: socket.socket) -> str:
+    """Where the socket listens, for people: ``ws://127.0.0.1:8080`` or ``rs://unix:/run/proxy.sock``."""
+    scheme = "rs" if kind == CODEC_RS else "ws"
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"{scheme}://unix:{name}"
+    host, port = name[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _policy(config: TransportConfig) -> Policy | None:
+    """What the opening handshake of a WebSocket transport lets in; None for RawSocket."""
+    if isinstance(config, RawSocketTransport):
+        return None
+    options = config.options
+    is_wamp = isinstance(config, WebSocketTransport)
+    return Policy(
+        path=None,  # any, as in Crossbar.io
+        serializers=config.serializers if isinstance(config, WebSocketTransport) else tuple(SERIALIZERS),
+        allowed_origins=options.allowed_origins,
+        allow_null_origin=options.allow_null_origin,
+        enable_webstatus=options.enable_webstatus,
+        require_subprotocol=is_wamp and options.require_websocket_subprotocol,
+        show_server_version=options.show_server_version,
+        external_port=options.external_port,
+        server_text=SERVER_TEXT,
+    )
+
+
+def _params(config: TransportConfig) -> dict[str, Any]:
+    """Keywords of add_params() for the connections of a listening transport."""
+    limits = config.limits
+    params: dict[str, Any] = {
+        "kind": CODEC_WS,
+        "max_message": config.options.max_message_size,
+        "max_head": limits.max_head_size,
+        "high_water": limits.high_water,
+        "low_water": limits.low_water,
+        "handshake_ms": limits.handshake_timeout,
+        "hello_ms": limits.hello_timeout,
+        "close_ms": limits.close_timeout,
+        "stall_ms": limits.stall_timeout,
+    }
+    if isinstance(config, RawSocketTransport):
+        return params | {
+            "kind": CODEC_RS,
+            "serializers": sum(1 << SERIALIZERS[name] for name in config.serializers),
+        }
+    options = config.options
+    params |= {
+        "max_frame": options.max_frame_size,
+        "require_mask": options.require_masked_client_frames,
+        "mask_out": options.mask_server_frames,
+        "apply_mask": options.apply_mask,
+        "validate_utf8": options.validate_utf8,
+        "any_opcode": isinstance(config, TesteeTransport),
+        "auto_fragment": options.auto_fragment_size,
+        "fail_by_drop": options.fail_by_drop,
+        "echo_close": options.echo_close_codereason,
+        "ping_interval_ms": options.auto_ping_interval or 0,
+        "ping_timeout_ms": options.auto_ping_timeout or 0,
+        "ping_size": options.auto_ping_size,
+        "ping_restart_on_traffic": options.auto_ping_restart_on_any_traffic,
+    }
+    # Crossbar.io's 0 is "no deadline". Here it is "the one of limits": a connection that waits for ever is a leak.
+    if options.open_handshake_timeout:
+        params["handshake_ms"] = options.open_handshake_timeout
+    if options.close_handshake_timeout:
+        params["close_ms"] = options.close_handshake_timeout
+    return params

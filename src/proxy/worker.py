@@ -1,0 +1,152 @@
+"""The worker process: reactor, logging, signals, and an end in order."""
+
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet import epollreactor
+from twisted.internet.error import ReactorAlreadyInstalledError
+from twisted.logger import STDLibLogObserver, globalLogBeginner
+
+from proxy.config import WorkerConfig
+from proxy.controller import ProxyController
+from proxy.plane import DataPlane
+from proxy.systemd import notify
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+
+# SIGINT is somebody at a terminal: sessions get this long to end, seconds.
+INTERRUPT_TIMEOUT: Final = 1.0
+
+
+def run(
+    config: WorkerConfig,
+    *,
+    threads: int | None = None,
+    log_level: str = "info",
+    ready: Callable[..., None] | None = None,
+) -> int:
+    """Run a worker until a signal ends it.
+
+    SIGTERM and SIGINT: stop accepting, say GOODBYE to all, and end when they are gone or the time is up
+    (``shutdown_timeout``; one second for SIGINT). A second signal ends the process at once.
+
+    :param threads: data threads, None: one per core that this process may use.
+    :param log_level: lowest level that is logged to stderr.
+    :param ready: called once all transports listen, with the list of their addresses as URLs.
+    :returns: exit code: 0, or 1 when something broke.
+    :raises ProxyError: something of the configuration cannot be started, an address in use for example.
+    """
+    reactor = _install_reactor()
+    _install_logging(log_level)
+    _raise_descriptor_limit()
+    plane = DataPlane(reactor, threads or len(os.sched_getaffinity(0)))
+    controller = ProxyController(reactor, plane, config.id)
+    controller.logs_sessions = log_level in ("debug", "info")
+    plane.start()
+    worker = _Worker(reactor, plane, controller, config.shutdown_timeout / 1000)
+    try:
+        controller.boot(config)
+        worker.install_signals()
+        addresses = [transport.address for transport in controller.transports.values()]
+        if ready is not None:
+            reactor.callWhenRunning(worker.guarded, ready, addresses)
+        reactor.run(installSignalHandlers=False)
+    finally:
+        for transport in controller.transports.values():
+            transport.release()
+        plane.stop()
+    return 1 if worker.is_broken or plane.is_broken else 0
+
+
+class _Worker:
+    """Signals and the shutdown."""
+
+    def __init__(self, reactor: Any, plane: DataPlane, controller: ProxyController, timeout: float) -> None:
+        self._reactor = reactor
+        self._plane = plane
+        self._controller = controller
+        self._timeout = timeout
+        self._is_ending = False
+        self.is_broken = False
+
+    def install_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def guarded(self, function: Callable[..., None], *args: Any) -> None:
+        """Call ``function``; a failure ends the worker with exit code 1."""
+        try:
+            function(*args)
+        except Exception:
+            log.exception("the worker cannot go on")
+            self.is_broken = True
+            self._reactor.stop()
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self._is_ending:
+            # The sockets' files are gone since the first signal; all else ends with the process.
+            os._exit(128 + number)
+        self._is_ending = True
+        timeout = self._timeout if number == signal.SIGTERM else min(INTERRUPT_TIMEOUT, self._timeout)
+        self._reactor.callFromThread(self._shut_down, signal.Signals(number).name, timeout)
+
+    def _shut_down(self, name: str, timeout: float) -> None:
+        log.info("%s: shutting down within %s s", name, timeout)
+        notify("STOPPING=1")
+        self._controller.shut_down(timeout).addCallback(self._ended)
+
+    def _ended(self, in_time: bool) -> None:
+        if not in_time:
+            log.warning("time is up: the sessions that are left are cut off")
+        if self._reactor.running:
+            self._reactor.stop()
+
+
+def _install_reactor() -> Any:
+    try:
+        epollreactor.install()
+    except ReactorAlreadyInstalledError:
+        pass  # an embedding program has chosen
+    from twisted.internet import reactor
+
+    return reactor
+
+
+def _install_logging(level: str) -> None:
+    """Log to stderr, from ``level`` on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(_LEVELS[level])
+    # Twisted tells of every port and factory at its "info", which is our "debug".
+    logging.getLogger("twisted").setLevel(max(_LEVELS[level], logging.WARNING) if level != "debug" else logging.DEBUG)
+    # What the standard library would look up for each line and nobody prints here.
+    logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
+    observer: Any = STDLibLogObserver("twisted")
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
+
+
+def _raise_descriptor_limit() -> None:
+    """Each session takes two descriptors; take as many as the system grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            log.warning("the limit of file descriptors stays at %d: %s", soft, error)

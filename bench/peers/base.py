@@ -1,0 +1,162 @@
+"""A process (or several) between the load generator and the stand-in router."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class Unavailable(Exception):
+    """A peer cannot be measured here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where this peer's stand-in router listens, WebSocket and RawSocket alike."""
+
+    port: int
+    path: Path
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def find_program(name: str, variable: str, *candidates: str) -> str:
+    """Path of a program: from the environment variable, the candidates (relative to the project), or PATH."""
+    chosen = os.environ.get(variable)
+    if chosen:
+        return chosen
+    for candidate in candidates:
+        if (PROJECT / candidate).exists():
+            return str(PROJECT / candidate)
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if not found:
+        raise Unavailable(f"{name} is not installed (set {variable} to its path)")
+    return found
+
+
+def output_of(*command: str) -> str:
+    """Standard output and error of a short command, stripped; empty when it fails to start."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except OSError:
+        return ""
+    return (done.stdout + done.stderr).strip()
+
+
+def children_of(pid: int) -> list[int]:
+    """Direct child processes."""
+    with contextlib.suppress(OSError):
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def process_end(process: subprocess.Popen[str], patience: float) -> None:
+    """SIGTERM, and SIGKILL to the whole process group after `patience` seconds."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+class Peer:
+    """One row of the tables. Subclasses say how to start it; `start` returns when it accepts connections."""
+
+    name = ""  #: as in --only and in the JSON
+    label = ""  #: as in the tables
+    #: Sessions of the idle scenario; None: as many as the scenario says.
+    idle_sessions: int | None = None
+    #: Options of its stand-in router.
+    router_options: tuple[str, ...] = ()
+    start_timeout = 20.0
+    stop_timeout = 5.0
+    #: Path of the WebSocket transport.
+    path = "/"
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
+        self.workdir = Path()
+
+    def version(self) -> str:
+        """Name and version of what runs; raises Unavailable."""
+        raise NotImplementedError
+
+    def setup(self) -> str:
+        """How it is set up, for the table's notes."""
+        raise NotImplementedError
+
+    def command(self, backend: Backend) -> list[str]:
+        """Writes the configuration into self.workdir and returns the command line."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Environment of the process."""
+        return dict(os.environ)
+
+    def start(self, workdir: Path, backend: Backend) -> None:
+        """Starts it in front of the backend and waits until it listens."""
+        self.workdir = workdir
+        self.port = free_port()
+        command = self.command(backend)
+        with open(workdir / "log.txt", "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=workdir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=self.environment(),
+                start_new_session=True,
+            )
+        self._wait_listening()
+
+    def _wait_listening(self) -> None:
+        deadline = time.monotonic() + self.start_timeout
+        assert self.process is not None
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise Unavailable(f"{self.name} ended at once: {self.log_tail()}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            time.sleep(0.05)
+        raise Unavailable(f"{self.name} did not listen within {self.start_timeout:.0f} s: {self.log_tail()}")
+
+    def log_tail(self) -> str:
+        """The end of what it printed."""
+        log = self.workdir / "log.txt"
+        return log.read_text(encoding="utf-8", errors="replace")[-600:].strip() if log.exists() else ""
+
+    def pids(self) -> list[int]:
+        """The processes that do the work: those whose CPU and memory count."""
+        assert self.process is not None
+        return [self.process.pid]
+
+    def target(self) -> str:
+        """Address for the load generator."""
+        return f"tcp:127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        """Ends it and all it started."""
+        if self.process is not None:
+            process_end(self.process, self.stop_timeout)
+            self.process = None

@@ -1,0 +1,71 @@
+"""Crossbar.io's own proxy worker: a node with nothing but that worker, in front of the stand-in router."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+from peers.base import Backend, Peer, Unavailable, children_of, find_program, output_of
+
+
+class Crossbar(Peer):
+    name = "crossbar"
+    label = "Crossbar.io proxy"
+    idle_sessions = 200  # it makes some 30 logins a second
+    router_options = ("--authmethod", "anonymous-proxy")  # it refuses a WELCOME with a method it did not offer
+    start_timeout = 90.0
+    stop_timeout = 15.0
+
+    def version(self) -> str:
+        text = output_of(find_program("crossbar", "CROSSBAR", ".venv-peers/bin/crossbar"), "version")
+        found = re.search(r"Crossbar\.io v(\S+)", text)
+        if not found:
+            raise Unavailable("`crossbar version` does not tell its version")
+        return f"Crossbar.io {found.group(1)}"
+
+    def setup(self) -> str:
+        return "1 proxy worker; WebSocket in, RawSocket over a Unix socket out (anonymous-proxy works on those only)"
+
+    def command(self, backend: Backend) -> list[str]:
+        node = self.workdir / ".crossbar"
+        node.mkdir(exist_ok=True)
+        worker = {
+            "type": "proxy",
+            "connections": {
+                "backend": {
+                    "transport": {
+                        "type": "rawsocket",
+                        "endpoint": {"type": "unix", "path": str(backend.path)},
+                        "url": "rs://localhost",
+                        "serializer": "cbor",
+                    },
+                    "auth": {"anonymous-proxy": {"type": "static"}},
+                }
+            },
+            "routes": {"realm1": {"anonymous": "backend"}},
+            "transports": [
+                {
+                    "type": "websocket",
+                    "id": "bench",
+                    "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": self.port, "backlog": 4096},
+                    "serializers": ["cbor"],
+                    "auth": {"anonymous": {"type": "static", "role": "anonymous"}},
+                }
+            ],
+        }
+        (node / "config.json").write_text(json.dumps({"version": 2, "workers": [worker]}), encoding="utf-8")
+        crossbar = find_program("crossbar", "CROSSBAR", ".venv-peers/bin/crossbar")
+        return [crossbar, "start", "--cbdir", str(node)]
+
+    def pids(self) -> list[int]:
+        """The worker process alone, not the node controller."""
+        assert self.process is not None
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            for pid in children_of(self.process.pid):
+                if b"proxy" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return [pid]
+            time.sleep(0.1)
+        raise Unavailable("the proxy worker process was not found")

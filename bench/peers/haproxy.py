@@ -1,0 +1,42 @@
+"""HAProxy in HTTP mode: it parses the upgrade request and then relays octets; it knows nothing of WAMP."""
+
+from __future__ import annotations
+
+import resource
+
+from peers.base import Backend, Peer, find_program, output_of
+
+CONFIG = """\
+global
+    nbthread 1
+    maxconn {maxconn}
+    log stderr local0 crit
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout tunnel 1h
+frontend bench
+    bind 127.0.0.1:{port} backlog 4096
+    default_backend router
+backend router
+    server router 127.0.0.1:{backend}
+"""
+
+
+class HAProxy(Peer):
+    name = "haproxy"
+    label = "HAProxy"
+
+    def version(self) -> str:
+        return " ".join(output_of(find_program("haproxy", "HAPROXY"), "-v").split()[:3])
+
+    def setup(self) -> str:
+        return "nbthread 1; mode http, WebSocket in, WebSocket over TCP loopback out"
+
+    def command(self, backend: Backend) -> list[str]:
+        config = self.workdir / "haproxy.cfg"
+        maxconn = min(9000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 100)  # two descriptors to a session
+        config.write_text(CONFIG.format(port=self.port, backend=backend.port, maxconn=maxconn), encoding="utf-8")
+        return [find_program("haproxy", "HAPROXY"), "-db", "-f", str(config)]

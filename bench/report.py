@@ -1,0 +1,277 @@
+"""Writes what a run measured: latest.json, latest.md, and a plot as PNG and SVG."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A ratio to reach: figure of ours divided by the peer's, within each round."""
+
+    scenario: str
+    figure: str
+    peer: str | None  # None: the figure itself, not a ratio
+    limit: float
+    at_most: bool
+    text: str
+
+
+TARGETS = (
+    Target("calls-10x16", "cpu_us", "haproxy", 0.9, True, "CPU per call, 10 sessions x 16 in flight, against HAProxy"),
+    Target(
+        "calls-10x16", "cpu_us", "crossbar", 0.02, True, "CPU per call, 10 sessions x 16 in flight, against Crossbar.io"
+    ),
+    Target("calls-200x1", "cpu_us", "haproxy", 0.8, True, "CPU per call, 200 sessions x 1 in flight, against HAProxy"),
+    Target("calls-1x1", "p50", "haproxy", 1.0, True, "p50 latency, 1 session x 1 in flight, against HAProxy"),
+    Target("calls-64k", "cpu_us", "haproxy", 1.0, True, "CPU per call, 64 KiB, against HAProxy"),
+    Target("logins", "per_second", "crossbar", 40, False, "logins per second against Crossbar.io"),
+    Target("idle", "rss_per_session_kib", None, 8, True, "KiB of resident memory per idle session"),
+)
+
+
+def pick(result: dict[str, Any], figure: str) -> float | None:
+    """One figure of one round."""
+    value = result["latency_us"][figure] if figure.startswith("p") and figure != "per_second" else result.get(figure)
+    return None if value is None else float(value)
+
+
+def values(results: Results, scenario: str, peer: str, figure: str) -> list[float]:
+    """One figure, all rounds that brought it."""
+    rounds = results["data"].get(scenario, {}).get(peer, [])
+    return [v for v in (pick(r, figure) for r in rounds) if v is not None]
+
+
+def middle(results: Results, scenario: str, peer: str, figure: str) -> float | None:
+    """Median over the rounds."""
+    found = values(results, scenario, peer, figure)
+    return median(found) if found else None
+
+
+def ratios(results: Results, scenario: str, figure: str, mine: str, other: str) -> list[float]:
+    """mine / other, round by round."""
+    pairs = zip(values(results, scenario, mine, figure), values(results, scenario, other, figure), strict=False)
+    return [a / b for a, b in pairs if b]
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, thousands grouped."""
+    if value is None:
+        return "-"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; the first column is text, the rest figures."""
+    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def targets(results: Results) -> list[dict[str, Any]]:
+    """What was to be reached and what was, as far as this run measured it."""
+    found = []
+    for t in TARGETS:
+        if t.peer is None:
+            got = values(results, t.scenario, "ours", t.figure)
+        else:
+            got = ratios(results, t.scenario, t.figure, "ours", t.peer)
+        if not got:
+            continue
+        value = median(got)
+        reached = value <= t.limit if t.at_most else value >= t.limit
+        found.append(
+            {"text": t.text, "limit": t.limit, "at_most": t.at_most, "median": round(value, 4), "reached": reached}
+            | {"rounds": [round(v, 4) for v in got]}
+        )
+    return found
+
+
+def targets_table(results: Results) -> str:
+    """The targets as Markdown."""
+    rows = []
+    for t in targets(results):
+        spread = f"{min(t['rounds']):.3g} .. {max(t['rounds']):.3g}"
+        limit = f"{'<=' if t['at_most'] else '>='} {t['limit']:g}"
+        rows.append([t["text"], limit, f"{t['median']:.3g}", spread, "yes" if t["reached"] else "**no**"])
+    return table(["ours", "to reach", "median", "rounds", "reached"], rows) if rows else ""
+
+
+def calls_table(results: Results, scenario: str) -> str:
+    """Throughput, CPU, latency and system calls of one scenario."""
+    rows = []
+    for peer, about in peers_of(results, scenario):
+
+        def at(figure: str, peer: str = peer) -> float | None:
+            return middle(results, scenario, peer, figure)
+
+        against = ratios(results, scenario, "cpu_us", peer, "haproxy")
+        share = at("cpu_share") if at("cpu_us") else None
+        rows.append(
+            [
+                about["label"],
+                number(at("per_second")),
+                number(at("cpu_us")),
+                number(median(against) if against else None),
+            ]
+            + [number(at(p)) for p in ("p50", "p99", "p99_9")]
+            + [number(results["syscalls_per_call"].get(scenario, {}).get(peer))]
+            + ["-" if share is None else f"{share:.0%}"]
+        )
+    header = [
+        "",
+        "calls/s",
+        "CPU us/call",
+        "x HAProxy",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "system calls/call",
+        "of its core",
+    ]
+    return table(header, rows)
+
+
+def logins_table(results: Results, scenario: str) -> str:
+    """Logins per second and what one costs."""
+    rows = []
+    for peer, about in peers_of(results, scenario):
+        cpu = middle(results, scenario, peer, "cpu_us")
+        latency = [middle(results, scenario, peer, p) for p in ("p50", "p99")]
+        rows.append(
+            [about["label"], number(middle(results, scenario, peer, "per_second")), number(cpu and cpu / 1e3)]
+            + [number(v and v / 1e3) for v in latency]
+        )
+    return table(["", "logins/s", "CPU ms/login", "p50 ms", "p99 ms"], rows)
+
+
+def idle_table(results: Results, scenario: str) -> str:
+    """Memory per idle session."""
+    rows = [
+        [about["label"]]
+        + [number(middle(results, scenario, peer, f)) for f in ("rss_per_session_kib", "sessions")]
+        + [number((middle(results, scenario, peer, "rss_before_kib") or 0) / 1024)]
+        for peer, about in peers_of(results, scenario)
+    ]
+    return table(["", "KiB per session", "sessions held", "MiB before"], rows)
+
+
+def peers_of(results: Results, scenario: str) -> list[tuple[str, dict[str, Any]]]:
+    """The peers that took part in a scenario, in the order of the table."""
+    return [(name, about) for name, about in results["peers"].items() if results["data"][scenario].get(name)]
+
+
+TABLES: dict[str, Callable[[Results, str], str]] = {"calls": calls_table, "logins": logins_table, "idle": idle_table}
+
+PLACEMENT = {
+    "split": "what is measured has the first core to itself, load generator and stand-in router share the others",
+    "one": "everything shares one core",
+    "free": "the kernel places everything",
+}
+
+
+def markdown(results: Results) -> str:
+    """The whole report."""
+    m = results["machine"]
+    quick = "; QUICK run: one second per figure, not for publication" if results["quick"] else ""
+    virtual = " (virtual machine)" if m["virtual"] else ""
+    about = (
+        f"{results['taken']}; {results['rounds']} interleaved round(s), medians{quick}. "
+        f"{m['cpu']}, {m['cores']} cores{virtual}, {m['memory_gib']} GiB, {m['kernel']}, Python {m['python']}. "
+        f"Placement: {PLACEMENT[results['placement']]}. How each figure is taken: bench/README.md."
+    )
+    parts = ["# wamp-proxy side by side", about, disturbance(results)]
+    reached = targets_table(results)
+    if reached:
+        parts += ["## Targets", "Ratios are taken within a round (ours / peer).", reached]
+    for name, scenario in results["scenarios"].items():
+        parts += [f"## {name}: {scenario['text']}", TABLES[scenario["kind"]](results, name)]
+    parts += [
+        "## Set-up",
+        "\n".join(f"- {p['label']} ({p['version']}): {p['setup']}" for p in results["peers"].values()),
+    ]
+    if results["missing"]:
+        parts.append("\n".join(f"- {name}: LEFT OUT, {why}" for name, why in results["missing"].items()))
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def disturbance(results: Results) -> str:
+    """How much the rest of the machine did meanwhile: figures taken beside other work are worth less."""
+    shares = [
+        r["other_cpu_share"]
+        for by_peer in results["data"].values()
+        for rounds in by_peer.values()
+        for r in rounds
+        if r.get("other_cpu_share") is not None
+    ]
+    if not shares:
+        return ""
+    return f"Other work on the machine took {median(shares):.0%} of one core (median), {max(shares):.0%} at most."
+
+
+# --- plot ---------------------------------------------------------------------------------------------------------
+
+COLOURS = {"ours": "#1b6ca8", "haproxy": "#7a9e3b", "nginx": "#b7b7b7", "crossbar": "#d1822f", "none": "#dddddd"}
+PANELS = {"calls": ("cpu_us", "CPU us per call"), "logins": ("per_second", "logins per second")}
+PANELS["idle"] = ("rss_per_session_kib", "KiB per idle session")
+
+
+def plot(results: Results, folder: Path) -> bool:
+    """One panel per scenario with bars on a logarithmic scale; False when matplotlib is not installed."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return False
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "wamp-proxy"  # the same figures give the same file
+    from matplotlib import pyplot
+
+    names = [n for n in results["scenarios"] if results["data"][n]]
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure, axes = pyplot.subplots(lines, columns, figsize=(4.2 * columns, 2.5 * lines), squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, names, strict=False):
+        panel(axis, results, name)
+    figure.tight_layout()
+    figure.savefig(folder / "latest.png", dpi=120, metadata={"Software": None})
+    figure.savefig(folder / "latest.svg", metadata={"Date": None, "Creator": None})
+    pyplot.close(figure)
+    return True
+
+
+def panel(axis: Any, results: Results, name: str) -> None:
+    """The bars of one scenario."""
+    figure, title = PANELS[results["scenarios"][name]["kind"]]
+    bars = [(p, about["label"], middle(results, name, p, figure)) for p, about in peers_of(results, name)]
+    bars = [b for b in reversed(bars) if b[2]]
+    drawn = axis.barh([b[1] for b in bars], [b[2] or 0 for b in bars], color=[COLOURS[b[0]] for b in bars])
+    axis.bar_label(drawn, [number(b[2]) for b in bars], padding=3, fontsize=8)
+    if bars:
+        axis.set_xscale("log")
+    axis.margins(x=0.25)
+    axis.set_title(f"{name}: {title}", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def write(results: Results, folder: Path) -> None:
+    """All files, into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results["targets"] = targets(results)
+    (folder / "latest.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    text = markdown(results)
+    if plot(results, folder):
+        text += "\n![the same as bars](latest.svg)\n"
+    else:
+        print("matplotlib is not installed: no plot")
+    (folder / "latest.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,338 @@
+"""Side by side: the same work through wamp-proxy, HAProxy, nginx, Crossbar.io's proxy worker, and no proxy.
+
+    python bench/run.py [--quick] [--rounds 3] [--only haproxy,calls-1x1] [--out FOLDER]
+
+Rounds are interleaved: every round goes through all peers for one scenario before the next round begins, so that a
+machine that gets slower for a while is slower for all. Figures are medians of the rounds; ratios are taken within a
+round. See README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import measure
+import peers
+import report
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One kind of work. load: options of the load generator."""
+
+    name: str
+    text: str
+    kind: str  # "calls", "logins" or "idle"
+    load: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 3.0
+
+
+SCENARIOS = (
+    Scenario(
+        "calls-10x16", "10 sessions, 16 calls in flight each, 64 octets", "calls", {"sessions": 10, "inflight": 16}
+    ),
+    Scenario(
+        "calls-200x1", "200 sessions, 1 call in flight each, 64 octets", "calls", {"sessions": 200, "inflight": 1}
+    ),
+    Scenario("calls-1x1", "1 session, 1 call in flight, 64 octets", "calls", {"sessions": 1, "inflight": 1}),
+    Scenario(
+        "calls-64k",
+        "10 sessions, 1 call in flight each, 64 KiB",
+        "calls",
+        {"sessions": 10, "inflight": 1, "payload": 65536},
+    ),
+    Scenario("logins", "8 at a time: connect, handshakes, HELLO, WELCOME, GOODBYE, close", "logins", {"sessions": 8}),
+    Scenario("idle", "2,000 joined sessions that do nothing", "idle", {"sessions": 2000}),
+)
+
+
+#: A round is undisturbed when other work takes at most this share of one core.
+QUIET = 0.05
+
+
+class Bench:
+    """The peers that run, and all figures taken so far: data[scenario][peer] = list of figures, one per round."""
+
+    def __init__(self, options: argparse.Namespace, workdir: Path) -> None:
+        self.options = options
+        self.workdir = workdir
+        self.counter = measure.SyscallCounter()
+        self.running: dict[str, tuple[peers.Peer, measure.Router]] = {}
+        self.versions: dict[str, str] = {}
+        self.setups: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
+        self.data: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        self.syscalls: dict[str, dict[str, float]] = {}
+
+    def start(self, kind: type[peers.Peer], folder: str) -> tuple[peers.Peer, measure.Router]:
+        """A fresh peer with a stand-in router of its own."""
+        workdir = self.workdir / folder
+        workdir.mkdir()
+        workdir.chmod(0o755)  # nginx's worker runs as somebody else
+        peer = kind()
+        router = measure.Router(workdir, peer.router_options)
+        try:
+            peer.start(workdir, router.backend)
+            place(self.options.placement, peer, router)
+        except BaseException:
+            peer.stop()
+            router.stop()
+            raise
+        return peer, router
+
+    def start_all(self, names: set[str]) -> None:
+        """Starts every peer asked for; one that cannot run here is noted and left out."""
+        for kind in peers.ALL:
+            if names and kind.name not in names:
+                continue
+            try:
+                self.versions[kind.name] = kind().version()
+                self.running[kind.name] = self.start(kind, kind.name)
+                peer = self.running[kind.name][0]
+                threads = measure.threads_of(peer.pids())
+                self.setups[kind.name] = peer.setup() + (f" (threads: {threads})" if threads else "")
+            except peers.Unavailable as why:
+                self.missing[kind.name] = str(why)
+                print(f"{kind.name}: LEFT OUT: {why}", file=sys.stderr)
+
+    def stop_all(self) -> None:
+        """Ends all peers and routers."""
+        for peer, router in self.running.values():
+            peer.stop()
+            router.stop()
+        self.running.clear()
+
+    def measure(self, scenario: Scenario, name: str) -> dict[str, Any]:
+        """One round of one scenario through one peer."""
+        if scenario.kind == "idle":
+            return self.measure_idle(scenario, name)
+        peer, router = self.running[name]
+        pids = peer.pids()
+        seconds = 1.0 if self.options.quick else scenario.seconds
+        raw = measure.run_load(
+            peer.target(),
+            mode=scenario.kind,
+            path=peer.path,
+            duration=seconds,
+            cpu_of=[*pids, router.process.pid],
+            **scenario.load,
+        )
+        if raw["errors"]:
+            print(f"{name}: {raw['first_error']}; it printed: {peer.log_tail()[-300:]}", file=sys.stderr)
+        return figures(raw, pids, router.process.pid)
+
+    def measure_undisturbed(self, scenario: Scenario, name: str) -> dict[str, Any]:
+        """A round, repeated while other work disturbs it; the least disturbed one counts, whatever its figures are."""
+        tries: list[dict[str, Any]] = []
+        while True:
+            tries.append(self.measure(scenario, name))
+            best = min(tries, key=lambda r: float(r.get("other_cpu_share") or 0))
+            if (best.get("other_cpu_share") or 0) <= QUIET or len(tries) > self.options.patience:
+                return best | {"tries": len(tries)}
+
+    def measure_idle(self, scenario: Scenario, name: str) -> dict[str, Any]:
+        """Growth of the resident memory of a fresh process: joined sessions that are held, against none."""
+        kind = type(self.running[name][0])
+        sessions = kind.idle_sessions or scenario.load["sessions"]
+        sessions = min(sessions, 200) if self.options.quick else sessions
+        peer, router = self.start(kind, f"{name}-idle-{len(self.data[scenario.name][name])}")
+        try:
+            # what is set up lazily is not part of a session
+            measure.run_load(peer.target(), mode="logins", sessions=1, duration=0.3, warmup=0.1)
+            before = measure.rss_kib(peer.pids())
+            load = measure.IdleLoad(peer.target(), sessions)
+            after = measure.rss_kib(peer.pids())
+            raw = load.release()
+        finally:
+            peer.stop()
+            router.stop()
+        return {
+            "sessions": load.held,
+            "rss_before_kib": before,
+            "rss_held_kib": after,
+            "rss_per_session_kib": round((after - before) / load.held, 2) if load.held else None,
+            "errors": raw["errors"],
+            "first_error": load.error or raw.get("first_error", ""),
+        }
+
+    def run(self, scenarios: list[Scenario]) -> None:
+        """All scenarios, rounds and peers."""
+        for scenario in scenarios:
+            names = [n for n in self.running if scenario.kind != "idle" or n != "none"]
+            self.data[scenario.name] = {name: [] for name in names}
+            for turn in range(self.options.rounds):
+                for name in names:
+                    result = self.measure_undisturbed(scenario, name)
+                    self.data[scenario.name][name].append(result)
+                    print(f"{scenario.name:12} round {turn + 1}  {name:9} {brief(result)}", flush=True)
+            if scenario.kind == "calls":
+                self.count_syscalls(scenario, names)
+
+    def count_syscalls(self, scenario: Scenario, names: list[str]) -> None:
+        """A short run of its own per peer: counting costs time."""
+        self.syscalls[scenario.name] = {}
+        for name in names:
+            peer, _ = self.running[name]
+            count = measure.syscalls_per_call(self.counter, peer.pids(), peer.target(), path=peer.path, **scenario.load)
+            if count is not None:
+                self.syscalls[scenario.name][name] = count
+        print(f"{scenario.name:12} system calls per call: {self.syscalls[scenario.name]}", flush=True)
+
+    def results(self, scenarios: list[Scenario]) -> dict[str, Any]:
+        """What goes into latest.json."""
+        return {
+            "taken": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "quick": bool(self.options.quick),
+            "rounds": self.options.rounds,
+            "placement": self.options.placement,
+            "machine": measure.machine() | {"cores": len(CORES)},
+            "peers": {
+                kind.name: {"label": kind.label, "version": self.versions[kind.name], "setup": self.setups[kind.name]}
+                for kind in peers.ALL
+                if kind.name in self.setups
+            },
+            "missing": self.missing,
+            "scenarios": {s.name: {"text": s.text, "kind": s.kind} for s in scenarios},
+            "syscalls_per_call": self.syscalls,
+            "syscalls_counted_by": self.counter.method,
+            "data": self.data,
+        }
+
+
+CORES = sorted(os.sched_getaffinity(0))
+#: Cores of what is measured, cores of the tools.
+PLACEMENTS = {"split": (CORES[:1], CORES[1:] or CORES), "one": (CORES[:1], CORES[:1]), "free": (CORES, CORES)}
+
+
+def place(placement: str, peer: peers.Peer, router: measure.Router) -> None:
+    """Moves all threads of a peer to its cores. Without a peer, the router takes its place."""
+    for pid in peer.pids() or [router.process.pid]:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(task), PLACEMENTS[placement][0])
+
+
+def figures(raw: dict[str, Any], pids: list[int], router: int) -> dict[str, Any]:
+    """The figures of a run of calls or logins out of what the load generator printed."""
+    count = raw["count"]
+    cpu_ns = sum(raw["cpu"][str(pid)]["cpu_ns"] for pid in pids)
+    other_ns = raw["machine_busy_ns"] - cpu_ns - raw["own_cpu_ns"] - raw["cpu"][str(router)]["cpu_ns"]
+
+    def each(ns: float) -> float | None:
+        return round(ns / count / 1e3, 3) if count else None
+
+    return {
+        "per_second": raw["per_second"],
+        "cpu_us": each(cpu_ns) if pids else None,
+        "cpu_user_ms": sum(raw["cpu"][str(pid)]["user_ms"] for pid in pids),
+        "cpu_system_ms": sum(raw["cpu"][str(pid)]["system_ms"] for pid in pids),
+        "cpu_share": round(cpu_ns / (raw["seconds"] * 1e9), 3) if raw["seconds"] else None,
+        "other_cpu_share": round(max(other_ns, 0) / (raw["seconds"] * 1e9), 3) if raw["seconds"] else None,
+        "router_cpu_us": each(raw["cpu"][str(router)]["cpu_ns"]),
+        "load_cpu_us": each(raw["own_cpu_ns"]),
+        "results_per_read": round(count / raw["reads"], 2) if raw["reads"] else None,
+        "latency_us": raw["latency_us"],
+        "errors": raw["errors"],
+        "first_error": raw["first_error"],
+    }
+
+
+def brief(result: dict[str, Any]) -> str:
+    """One result in one line."""
+    trouble = f"  {result['errors']} ERRORS: {result['first_error']}" if result["errors"] else ""
+    if "rss_per_session_kib" in result:
+        return f"{result['rss_per_session_kib']} KiB per idle session ({result['sessions']} held){trouble}"
+    cpu = "" if result["cpu_us"] is None else f"{result['cpu_us']:9.3f} us CPU, {result['cpu_share']:.0%} of a core"
+    latency = result["latency_us"]
+    trouble += (
+        f"  (other work: {result['other_cpu_share']:.0%} of a core)" if (result["other_cpu_share"] or 0) > QUIET else ""
+    )
+    return f"{result['per_second']:10.0f}/s {cpu}  p50 {latency['p50']:.1f} p99 {latency['p99']:.1f} us{trouble}"
+
+
+def chosen(only: str) -> tuple[list[Scenario], set[str]]:
+    """Scenarios and peer names out of --only; none of a kind means all of it."""
+    words = set(filter(None, only.split(",")))
+    known = {s.name for s in SCENARIOS} | {p.name for p in peers.ALL}
+    if words - known:
+        raise SystemExit(f"--only: {', '.join(sorted(words - known))}: unknown; known are {', '.join(sorted(known))}")
+    scenarios = [s for s in SCENARIOS if s.name in words] or list(SCENARIOS)
+    return scenarios, {p.name for p in peers.ALL} & words
+
+
+def options_read() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one round of one second, fewer idle sessions")
+    parser.add_argument("--rounds", type=int, default=None, help="rounds per scenario (default 3; quick: 1)")
+    parser.add_argument("--only", default="", help="scenarios and peers, separated by commas")
+    parser.add_argument(
+        "--placement",
+        choices=sorted(PLACEMENTS),
+        default="split",
+        help="split (default): a core for what is measured; one: all on one core; free: as the kernel likes",
+    )
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=None,
+        help="repeat a round up to so often while other work disturbs it (default 2; quick: 0)",
+    )
+    parser.add_argument("--out", type=Path, help="folder for the tables (bench/results; --quick, --only: results/tmp)")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    if options.patience is None:
+        options.patience = 0 if options.quick else 2
+    partial = options.quick or options.only
+    options.out = options.out or measure.BENCH / "results" / ("tmp" if partial else ".")
+    return options
+
+
+@contextlib.contextmanager
+def bench(options: argparse.Namespace) -> Iterator[Bench]:
+    """A Bench whose peers are stopped at the end, whatever happens."""
+    with tempfile.TemporaryDirectory(prefix="wamp-bench-") as folder:
+        Path(folder).chmod(0o755)
+        it = Bench(options, Path(folder))
+        try:
+            yield it
+        finally:
+            it.stop_all()
+
+
+def main() -> int:
+    """Runs what the command line asks for; 1 when a run had errors."""
+    options = options_read()
+    scenarios, names = chosen(options.only)
+    measure.build_tools()
+    os.sched_setaffinity(0, PLACEMENTS[options.placement][1])  # and what is started from here on
+    with bench(options) as it:
+        it.start_all(names)
+        it.run(scenarios)
+        results = it.results(scenarios)
+    report.write(results, options.out)
+    print(f"\n{(options.out / 'latest.md').read_text(encoding='utf-8')}")
+    broken = [
+        f"{scenario} through {peer}: {r['first_error']}"
+        for scenario, by_peer in results["data"].items()
+        for peer, rounds in by_peer.items()
+        for r in rounds
+        if r["errors"]
+    ]
+    for line in broken:
+        print(f"ERRORS: {line}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""What the integration, adversity and leak tests share: real peers, the proxy process, raw clients, the census."""

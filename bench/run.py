@@ -128,6 +128,8 @@ class Bench:
             cpu_of=[*pids, router.process.pid],
             **scenario.load,
         )
+        if router.process.poll() is not None:
+            raise SystemExit(f"the stand-in router of {name} was ended by somebody else: nothing to measure")
         if raw["errors"]:
             print(f"{name}: {raw['first_error']}; it printed: {peer.log_tail()[-300:]}", file=sys.stderr)
         return figures(raw, pids, router.process.pid)

@@ -1,0 +1,168 @@
+"""A data plane that only writes down what it is asked for, and a proxy on top of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from proxy import _relay
+from proxy.config import WorkerConfig
+from proxy.controller import ProxyController
+from proxy.messages import SER_CBOR, decode, encode
+from proxy.plane import EV_CLOSED, EV_CONTROL, EV_MESSAGE, EV_OPEN, Owner
+
+PEER = _relay.pack_sockaddr("192.0.2.7", 4711)
+FRONT = 1_000_001
+_TCP = {"type": "tcp", "interface": "127.0.0.1", "port": 0}
+HELLO: list[Any] = [1, "realm1", {"roles": {"caller": {"features": {"call_canceling": True}}}, "agent": "tester"}]
+WELCOME_DETAILS: dict[str, Any] = {
+    "roles": {"broker": {"features": {"publisher_exclusion": True}}, "dealer": {}},
+    "realm": "realm1",
+    "authid": "joe",
+    "authrole": "anonymous",
+    "authmethod": "anonymous-proxy",
+    "authprovider": "static",
+    "authextra": {"x_cb_node": "node1", "transport": {"peer": "tcp4:192.0.2.7:4711"}, "proxy_authid": "joe"},
+    "x_cb_pid": 17,
+}
+
+
+class FakePlane:
+    """Records commands as tuples ``(name, *arguments)``; messages in them are decoded."""
+
+    def __init__(self) -> None:
+        self.owners: dict[int, Owner] = {}
+        self.calls: list[tuple[Any, ...]] = []
+        self.params: list[dict[str, Any]] = []
+        self.on_idle: Callable[[], None] | None = None
+        self._number = 0
+
+    def add_owner(self, owner: Owner) -> int:
+        self._number += 1
+        self.owners[self._number] = owner
+        return self._number
+
+    def drop_owner(self, number: int) -> None:
+        if self.owners.pop(number, None) is not None and not self.owners and self.on_idle is not None:
+            self.on_idle()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.owners
+
+    def add_params(self, **options: Any) -> int:
+        self.params.append(options)
+        return len(self.params)
+
+    def listen(self, fd: int, number: int, params: int, max_connections: int) -> None:
+        """The data plane owns the socket from now on."""
+        os.close(fd)
+        self.calls.append(("listen", number, params, max_connections))
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def command(*arguments: Any) -> None:
+            self.calls.append((name, *arguments))
+
+        return command
+
+    def take(self) -> list[tuple[Any, ...]]:
+        """The commands since the last time."""
+        calls, self.calls = self.calls, []
+        return calls
+
+
+class Rig:
+    """A proxy with one RawSocket transport over a FakePlane, one client connection, and the routers' side by hand.
+
+    :param connections: how many there are for realm1 and role anonymous, all in one route: ``one``, ``two``, ...
+    """
+
+    def __init__(self, connections: int = 1, **limits: int) -> None:
+        ids = ["one", "two", "three"][:connections]
+        unix = {"transport": {"type": "rawsocket", "endpoint": {"type": "unix", "path": "/run/router.sock"}}}
+        self.plane = FakePlane()
+        self.clock = Clock()
+        self.controller = ProxyController(self.clock, self.plane, "worker001", "node7", "ab" * 32)
+        config: dict[str, Any] = {
+            "connections": dict.fromkeys(ids, unix),
+            "routes": {"realm1": {"anonymous": ids}, "other": {"backend": ids}},
+            "transports": [
+                {
+                    "type": "rawsocket",
+                    "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": 0},
+                    "limits": limits,
+                }
+            ],
+        }
+        self.controller.boot(WorkerConfig.model_validate(config))
+        self.transport = self.controller.transports["transport000"]
+        self.plane.take()
+
+    # --- the client ---
+
+    def open(self, conn: int = FRONT) -> None:
+        """The client connects."""
+        self.front(EV_OPEN, SER_CBOR, PEER, conn=conn)
+
+    def front(self, kind: int, arg: int = 0, data: bytes = b"", conn: int = FRONT) -> None:
+        """An event of the client's connection."""
+        self.transport.on_event(kind, conn, arg, data)
+
+    def says(self, message: list[Any], kind: int = EV_MESSAGE, conn: int = FRONT) -> None:
+        """A message of the client."""
+        self.front(kind, message[0], encode(SER_CBOR, message), conn)
+
+    @property
+    def state(self) -> str:
+        """The session's state; CLOSED once the transport has forgotten it."""
+        session = self.transport.sessions.get(FRONT)
+        return "CLOSED" if session is None else session.state.name  # type: ignore[union-attr]
+
+    # --- the router ---
+
+    def dialled(self) -> tuple[int, list[Any]]:
+        """Token and HELLO of the one dial command since the last look."""
+        dials = [call for call in self.plane.take() if call[0] == "dial"]
+        assert len(dials) == 1
+        return dials[0][2], decode(SER_CBOR, dials[0][7])
+
+    def back(self, token: int, kind: int, arg: int = 0, data: bytes = b"") -> None:
+        """An event of a router's connection, whose number is made of its token."""
+        self.plane.owners[token].on_event(kind, back_conn(token), arg, data)
+
+    def answers(self, token: int, message: list[Any], kind: int = EV_MESSAGE) -> None:
+        """A message of the router."""
+        self.back(token, kind, message[0], encode(SER_CBOR, message))
+
+    def join(self) -> int:
+        """Client and router go through the whole login; the token of the router's connection."""
+        self.open()
+        self.says(HELLO)
+        token, _ = self.dialled()
+        self.answers(token, [2, 4242, dict(WELCOME_DETAILS)])
+        self.plane.take()
+        assert self.state == "ESTABLISHED"
+        return token
+
+    # --- what the proxy did ---
+
+    def did(self) -> list[tuple[Any, ...]]:
+        """Commands since the last look, with messages decoded."""
+        return [
+            (name, arguments[0], decode(SER_CBOR, arguments[1])) if name == "send" else (name, *arguments)
+            for name, *arguments in self.plane.take()
+        ]
+
+
+def back_conn(token: int) -> int:
+    """Number of the connection that was dialled under a token."""
+    return 2_000_000 + token
+
+
+__all__ = ["EV_CLOSED", "EV_CONTROL", "FRONT", "HELLO", "PEER", "WELCOME_DETAILS", "FakePlane", "Rig", "back_conn"]

@@ -32,6 +32,7 @@ include "relay/commands.pxi"
 include "relay/loop.pxi"
 include "relay/probe.pxi"
 include "relay/probe_wamp.pxi"
+include "relay/probe_loop.pxi"
 include "relay/exports.pxi"
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

@@ -3,11 +3,11 @@
 from peers.base import Backend, Peer, Unavailable
 from peers.crossbar import Crossbar
 from peers.direct import Direct
-from peers.haproxy import HAProxy
+from peers.haproxy import HAProxy, HAProxyUnix
 from peers.nginx import Nginx
-from peers.ours import Ours
+from peers.ours import Ours, OursUnix
 
 #: In the order in which a round goes through them.
-ALL: tuple[type[Peer], ...] = (Ours, HAProxy, Nginx, Crossbar, Direct)
+ALL: tuple[type[Peer], ...] = (Ours, HAProxy, OursUnix, HAProxyUnix, Nginx, Crossbar, Direct)
 
 __all__ = ["ALL", "Backend", "Peer", "Unavailable"]

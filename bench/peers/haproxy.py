@@ -21,7 +21,7 @@ frontend bench
     bind 127.0.0.1:{port} backlog 4096
     default_backend router
 backend router
-    server router 127.0.0.1:{backend}
+    server router {server}
 """
 
 
@@ -35,8 +35,25 @@ class HAProxy(Peer):
     def setup(self) -> str:
         return "nbthread 1; mode http, WebSocket in, WebSocket over TCP loopback out"
 
+    def server(self, backend: Backend) -> str:
+        """Address of the router, as HAProxy writes it."""
+        return f"127.0.0.1:{backend.port}"
+
     def command(self, backend: Backend) -> list[str]:
         config = self.workdir / "haproxy.cfg"
         maxconn = min(9000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 100)  # two descriptors to a session
-        config.write_text(CONFIG.format(port=self.port, backend=backend.port, maxconn=maxconn), encoding="utf-8")
+        config.write_text(CONFIG.format(port=self.port, server=self.server(backend), maxconn=maxconn), encoding="utf-8")
         return [find_program("haproxy", "HAPROXY"), "-db", "-f", str(config)]
+
+
+class HAProxyUnix(HAProxy):
+    """The same with the router behind a Unix socket."""
+
+    name = "haproxy-unix"
+    label = "HAProxy, Unix"
+
+    def setup(self) -> str:
+        return "nbthread 1; mode http, WebSocket in, WebSocket over a Unix socket out"
+
+    def server(self, backend: Backend) -> str:
+        return f"unix@{backend.path}"

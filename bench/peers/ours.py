@@ -1,4 +1,4 @@
-"""wamp-proxy itself: WebSocket in, RawSocket over TCP out, with one data thread."""
+"""wamp-proxy itself: WebSocket in, RawSocket out, with one data thread."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 from peers.base import PROJECT, Backend, Peer, Unavailable
 
@@ -28,6 +29,10 @@ class Ours(Peer):
         sources = os.pathsep.join(filter(None, (str(PROJECT / "src"), os.environ.get("PYTHONPATH", ""))))
         return {**os.environ, "PYTHONPATH": sources}
 
+    def endpoint(self, backend: Backend) -> dict[str, Any]:
+        """Where the router is, in the proxy's configuration."""
+        return {"type": "tcp", "host": "127.0.0.1", "port": backend.port}
+
     def command(self, backend: Backend) -> list[str]:
         config = {
             "type": "proxy",
@@ -35,7 +40,7 @@ class Ours(Peer):
                 "backend": {
                     "transport": {
                         "type": "rawsocket",
-                        "endpoint": {"type": "tcp", "host": "127.0.0.1", "port": backend.port},
+                        "endpoint": self.endpoint(backend),
                         "serializer": "cbor",
                     },
                     "auth": {"anonymous": {}},
@@ -53,3 +58,16 @@ class Ours(Peer):
         (self.workdir / "proxy.json").write_text(json.dumps(config), encoding="utf-8")
         options = os.environ.get("BENCH_OURS_OPTIONS", "--threads 1 --log-level warn").split()
         return [sys.executable, "-m", "proxy", "run", str(self.workdir / "proxy.json"), *options]
+
+
+class OursUnix(Ours):
+    """The same with the router behind a Unix socket, as beside a Crossbar.io node."""
+
+    name = "ours-unix"
+    label = "wamp-proxy, Unix"
+
+    def setup(self) -> str:
+        return "1 data thread; WebSocket in, RawSocket over a Unix socket out, anonymous login"
+
+    def endpoint(self, backend: Backend) -> dict[str, Any]:
+        return {"type": "unix", "path": str(backend.path)}

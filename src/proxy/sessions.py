@@ -302,9 +302,7 @@ class FrontSession:
         self.realm = sys.intern(identity.realm)
         self.authid = details["authid"]
         self.state = State.ESTABLISHED
-        # Sent on its own, so that the client has its WELCOME even when the router is lost before the two are linked.
-        self.plane.send(self.conn, message)
-        self.plane.link(self.conn, back.conn, b"")
+        self.plane.link(self.conn, back.conn, message)
         if self.transport.controller.logs_sessions:
             log.info(
                 "session %d joined realm %s as %s (%s) from %s through %s to %s",

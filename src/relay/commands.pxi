@@ -109,12 +109,16 @@ cdef void command_upgrade(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept 
 
 cdef void command_link(loop_t *loop, conn_t *front, const entry_t *cmd) noexcept nogil:
     cdef conn_t *back = conn_find(loop, cmd.owner)
-    if back == NULL or front.phase != PHASE_JOIN or back.phase != PHASE_JOIN:
+    if front.phase != PHASE_JOIN or back == front:
         return
+    if back != NULL and ((front.peer and front.peer != back.slot + 1) or (back.peer and back.peer != front.slot + 1)):
+        return                                        # one of them belongs to somebody else
+    # Sent even when the router is lost by now: the control plane takes the session for established and will end it.
     if cmd.length and conn_put_message(loop, front, conn_opcode(front), cmd.data, cmd.length) < 0:
         conn_lost(loop, front, CLOSED_NOMEM, 0)
         return
-    link_join(loop, front, back)
+    if back != NULL and back.phase == PHASE_JOIN:
+        link_join(loop, front, back)
 
 
 cdef void command_next(loop_t *loop, conn_t *c, int64_t ms) noexcept nogil:
@@ -148,7 +152,7 @@ cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nog
     elif cmd.kind == CMD_LINK:
         command_link(loop, c, cmd)
     elif cmd.kind == CMD_LINK_SELF:
-        if c.phase == PHASE_JOIN:
+        if c.phase == PHASE_JOIN and c.peer == 0:
             link_join(loop, c, c)
     elif cmd.kind == CMD_UNLINK:
         link_part(loop, c)

@@ -23,7 +23,7 @@ cdef conn_t *conn_find(loop_t *loop, uint64_t number) noexcept nogil:
     """The living connection of this number, or NULL. Those whose end was told already count as gone."""
     cdef uint32_t slot = <uint32_t>((number >> 32) & 0xFFFFFF)
     cdef conn_t *c
-    if slot >= loop.chunk_count * CHUNK_SLOTS:
+    if number >> 56 != loop.index or slot >= loop.chunk_count * CHUNK_SLOTS:
         return NULL
     c = conn_at(loop, slot)
     if c.fd < 0 or c.gen != <uint32_t>number or c.flags & FL_REPORTED:

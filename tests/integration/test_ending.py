@@ -38,6 +38,9 @@ def session(request: pytest.FixtureRequest, tmp_path: Path, config: Config, make
         client.send(hello())
         router, _ = stub.accept_session(1001)
         assert client.recv_type(WELCOME)[1] == 1001
+        # One message through, so that both sides are known to be linked.
+        client.send([raw.SUBSCRIBE, 1, {}, "com.example"])
+        assert router.recv() == [raw.SUBSCRIBE, 1, {}, "com.example"]
         yield Session(proxy, client, router)
         client.close()
 
@@ -50,6 +53,22 @@ def test_lost_client_leaves_at_once(session: Session) -> None:
     session.client.wire.close()
     assert session.router.recv_type(GOODBYE)[2].startswith("wamp.")
     assert session.router.recv_end()[0] == []
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_client_lost_right_after_welcome(how: str, tmp_path: Path, config: Config, make_proxy) -> None:
+    """Whatever else is under way in that moment: the router's end is closed."""
+    with StubRouter(Endpoint("rawsocket", path=str(tmp_path / "stub.sock"))) as stub:
+        config.stub("stub", stub.endpoint)
+        front = config.listen("websocket")
+        make_proxy(config)
+        for _ in range(50):
+            client = raw.dial(front)
+            client.send(hello())
+            router, _ = stub.accept_session()
+            client.recv_type(WELCOME)
+            getattr(client.wire, how)()
+            assert [message[0] for message in router.recv_end()[0]] in ([], [GOODBYE])
 
 
 def test_reset_client_leaves_at_once(session: Session) -> None:
@@ -191,8 +210,8 @@ def test_session_kill(main_proxy: ProxyProcess) -> None:
         assert goodbye[2] == "com.example.kicked"
         assert goodbye[1]["message"] == "out"
         killer.recv_type(raw.RESULT)
-        assert victim.session not in killer.call("wamp.session.list")
         victim.send([GOODBYE, {}, "wamp.close.goodbye_and_out"])
+        wait_until(lambda: victim.session not in killer.call("wamp.session.list"), "the session has ended")
         victim.join()
         assert victim.session in killer.call("wamp.session.list")
 

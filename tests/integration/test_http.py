@@ -129,6 +129,7 @@ def test_status_page(fronts: Fronts) -> None:
     assert status == 200
     assert fields["content-type"].startswith("text/html")
     assert b"<html" in body.lower()
+    assert b"<script>" not in body
     assert "/" not in fields.get("server", "")
 
 

@@ -189,13 +189,15 @@ class Peer:
         return message
 
     def recv_end(self) -> tuple[list[list[Any]], PeerClosed]:
-        """All messages until the connection ends, and how it ended."""
+        """All messages until the connection ends, and how it ended; our end is closed then, too."""
         messages = []
         try:
             while True:
                 messages.append(self.recv())
         except PeerClosed as closed:
             return messages, closed
+        finally:
+            self.close()
 
     # --- WAMP as a client ---
     def join(self, realm: str = "realm1", **details: Any) -> Peer:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from proxy.messages import SER_CBOR, encode
+from proxy.messages import SER_CBOR, decode, encode
 from proxy.plane import (
     CLOSED_FRONT_GONE,
     CLOSED_PEER,
@@ -96,9 +96,10 @@ def test_welcome_is_the_routers_but_for_the_authentication(rig):
     rig.says(HELLO)
     token, _ = rig.dialled()
     rig.answers(token, [2, 4242, WELCOME_DETAILS])
-    (send, conn, (code, session_id, details)), link = rig.did()
-    assert (send, conn, code, session_id) == ("send", FRONT, 2, 4242)
-    assert link == ("link", FRONT, back_conn(token), b"")
+    ((command, conn, back, message),) = rig.did()
+    assert (command, conn, back) == ("link", FRONT, back_conn(token))
+    code, session_id, details = decode(SER_CBOR, message)
+    assert (code, session_id) == (2, 4242)
     assert details["roles"] == WELCOME_DETAILS["roles"]
     assert (details["authid"], details["authrole"], details["realm"]) == ("joe", "anonymous", "realm1")
     assert (details["authmethod"], details["authprovider"], details["x_cb_pid"]) == ("anonymous", "static", 17)
@@ -224,7 +225,7 @@ def test_a_second_session_on_the_same_connection(rig):
     rig.back(first, EV_CLOSED, CLOSED_PEER)
     rig.answers(second, [2, 4343, WELCOME_DETAILS])
     assert rig.state == "ESTABLISHED"
-    assert [call[0] for call in rig.did()] == ["send", "link"]
+    assert [call[0] for call in rig.did()] == ["link"]
     assert rig.controller.connections["one"].live == 1
 
 

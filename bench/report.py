@@ -75,9 +75,9 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; the first column is text, the rest figures."""
-    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+def table(header: list[str], rows: list[list[str]], texts: int = 1) -> str:
+    """A Markdown table; the first `texts` columns are text, the rest figures."""
+    lines = ["| " + " | ".join(header) + " |", "|---" * texts + "|---:" * (len(header) - texts) + "|"]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
@@ -110,7 +110,7 @@ def targets_table(results: Results) -> str:
         limit = f"{'<=' if t['at_most'] else '>='} {t['limit']:g}"
         who = labels[t["ours"]] + (f" / {labels[t['against']]}" if t["against"] else "")
         rows.append([t["text"], who, limit, f"{t['median']:.3g}", spread, "yes" if t["reached"] else "**no**"])
-    return table(["", "who", "to reach", "median", "rounds", "reached"], rows) if rows else ""
+    return table(["", "who", "to reach", "median", "rounds", "reached"], rows, texts=2) if rows else ""
 
 
 def calls_table(results: Results, scenario: str) -> str:
@@ -238,7 +238,7 @@ PANELS["idle"] = ("rss_per_session_kib", "KiB per idle session")
 
 
 def plot(results: Results, folder: Path) -> bool:
-    """One panel per scenario with bars on a logarithmic scale; False when matplotlib is not installed."""
+    """One panel per scenario with a bar for each peer; False when matplotlib is not installed."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -262,19 +262,28 @@ def plot(results: Results, folder: Path) -> bool:
     return True
 
 
+def cut(lengths: list[float]) -> float:
+    """Where the axis of a panel ends: one bar that dwarfs all others is cut off, so that those can be compared."""
+    ordered = sorted(lengths)
+    if len(ordered) > 1 and ordered[-1] > 3 * ordered[-2]:
+        return 1.3 * ordered[-2]
+    return ordered[-1] if ordered else 1.0
+
+
 def panel(axis: Any, results: Results, name: str) -> None:
     """The bars of one scenario."""
     figure, title = PANELS[results["scenarios"][name]["kind"]]
-    bars = [(p, about["label"], middle(results, name, p, figure)) for p, about in peers_of(results, name)]
+    bars = [(p, about["label"], middle(results, name, p, figure) or 0) for p, about in peers_of(results, name)]
     bars = [b for b in reversed(bars) if b[2]]
-    drawn = axis.barh([b[1] for b in bars], [b[2] or 0 for b in bars], color=[COLOURS[b[0]] for b in bars])
-    axis.bar_label(drawn, [number(b[2]) for b in bars], padding=3, fontsize=8)
-    if bars:
-        axis.set_xscale("log")
-    axis.margins(x=0.25)
+    end = cut([b[2] for b in bars])
+    drawn = axis.barh([b[1] for b in bars], [min(b[2], end) for b in bars], color=[COLOURS[b[0]] for b in bars])
+    labels = [number(b[2]) + (" (cut off)" if b[2] > end else "") for b in bars]
+    axis.bar_label(drawn, labels, padding=3, fontsize=8)
+    axis.set_xlim(0, end * 1.35)
     axis.set_title(f"{name}: {title}", fontsize=9)
     axis.tick_params(labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(axis="x", bottom=False, labelbottom=False)  # the bars carry their values
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
 
 
 def write(results: Results, folder: Path) -> None:

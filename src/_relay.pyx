@@ -50,7 +50,7 @@ cdef class Relay:
     cdef list all_params
     cdef readonly int event_fd
     cdef readonly int threads
-    cdef int running
+    cdef uint64_t running          # bit set of the loops that run
 
     def __cinit__(self, int threads):
         cdef loop_t *loop
@@ -62,13 +62,13 @@ cdef class Relay:
         self.relay = <relay_t *>mem_zalloc(sizeof(relay_t))
         if self.relay == NULL:
             raise MemoryError("relay")
+        for i in range(LISTENERS_MAX):
+            self.relay.listeners[i].fd = -1
         self.relay.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.relay.event_fd == -1:
             raise OSError(errno, "eventfd")
         self.event_fd = self.relay.event_fd
         self.threads = threads
-        for i in range(LISTENERS_MAX):
-            self.relay.listeners[i].fd = -1
         for i in range(threads):
             loop = <loop_t *>mem_zalloc(sizeof(loop_t))
             if loop == NULL:
@@ -145,11 +145,14 @@ cdef class Relay:
         if self.relay == NULL or not 0 <= index < self.threads:
             raise ValueError(f"index: {index}, expected 0 to {self.threads - 1}")
         cdef loop_t *loop = <loop_t *>self.relay.loops[index]
-        self.running += 1
+        cdef uint64_t bit = <uint64_t>1 << index
+        if self.running & bit:
+            raise RuntimeError(f"run: loop {index} runs already")
+        self.running |= bit
         with nogil:
             loop_run(loop)
             loop_close_all(loop)
-        self.running -= 1
+        self.running &= ~bit
 
     def stop(self):
         """Ask every loop to close what it has at once and to return from run()."""
@@ -166,7 +169,7 @@ cdef class Relay:
         :raise RuntimeError: a loop still runs.
         """
         if self.running:
-            raise RuntimeError(f"release: {self.running} loop(s) still run; stop() and join their threads first")
+            raise RuntimeError(f"release: {bin(self.running).count("1")} loop(s) still run; stop() and join them")
         self._free()
 
     def drain(self, int limit=1024):
@@ -256,6 +259,8 @@ cdef class Relay:
         cdef listener_t *listener
         cdef entry_t e
         cdef params_t *p = self._params(params)
+        if self.relay == NULL:
+            raise RuntimeError("the relay was released")
         for i in range(LISTENERS_MAX):
             listener = &self.relay.listeners[i]
             if listener.fd == -1 and atomic_load64(&listener.count) == 0:
@@ -263,6 +268,7 @@ cdef class Relay:
         else:
             raise RuntimeError(f"listen: {LISTENERS_MAX} listeners are open already")
         listener.fd = fd
+        listener.closing = False
         listener.id = listener_id
         listener.params = p
         listener.max_connections = max_connections
@@ -278,9 +284,14 @@ cdef class Relay:
         """Stop accepting; live connections stay. Ends with EV_LISTEN LISTEN_CLOSED."""
         cdef uint32_t i, k
         cdef entry_t e
+        if self.relay == NULL:
+            raise RuntimeError("the relay was released")
         for i in range(LISTENERS_MAX):
             if self.relay.listeners[i].fd == -1 or self.relay.listeners[i].id != listener_id:
                 continue
+            if self.relay.listeners[i].closing:
+                break                                 # each loop must leave it once, not twice
+            self.relay.listeners[i].closing = True
             for k in range(self.relay.threads):
                 memset(&e, 0, sizeof(e))
                 e.kind = CMD_UNLISTEN

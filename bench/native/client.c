@@ -26,7 +26,8 @@ static void lost(client_t *c, const char *why) {
     setup.on_lost(c, why);
 }
 
-/* --- sending ------------------------------------------------------------------------------------------------------- */
+/* --- sending -------------------------------------------------------------------------------------------------------
+ */
 
 /* Queues a frame of len octets; the caller fills the payload in place and calls frame_end with what this returns. */
 static uint8_t *frame_begin(client_t *c, frame_kind_t kind, size_t len, uint32_t *key) {
@@ -134,7 +135,8 @@ void client_prepare(void) {
     call.echo = (span_t){echo, (size_t)(w.p - echo)};
 }
 
-/* --- connecting ---------------------------------------------------------------------------------------------------- */
+/* --- connecting ----------------------------------------------------------------------------------------------------
+ */
 
 static void events_set(client_t *c) {
     uint32_t events = EPOLLIN | (c->state == CLIENT_CONNECTING || buf_len(&c->out) ? EPOLLOUT : 0);
@@ -209,7 +211,8 @@ void client_flush(client_t *c) {
     if (c->state != CLIENT_DOWN) events_set(c);
 }
 
-/* --- receiving: NULL when all is well, else what is wrong, or `left` ------------------------------------------------- */
+/* --- receiving: NULL when all is well, else what is wrong, or `left` -------------------------------------------------
+ */
 
 static const char left[] = "left"; /* the session ended as asked: the connection may be closed */
 
@@ -242,27 +245,27 @@ static const char *on_message(client_t *c, const uint8_t *p, size_t n) {
     message_t m;
     if (!message_read(setup.ser, p, n, 3, &m) || !m.found) return "an unreadable message";
     switch (span_uint(setup.ser, m.item[0])) {
-        case WAMP_RESULT: return on_result(c, &m);
-        case WAMP_WELCOME:
-            if (c->state != CLIENT_HELLO) return "a WELCOME out of place";
-            c->state = CLIENT_JOINED;
-            setup.on_joined(c);
-            return NULL;
-        case WAMP_GOODBYE:
-            if (c->state != CLIENT_LEAVING) return "a GOODBYE nobody asked for";
-            return left;
-        case WAMP_ABORT: return refusal("ABORT", p, n, 2);
-        case WAMP_ERROR: return refusal("ERROR", p, n, 4);
-        default: return "a message of an unexpected type";
+    case WAMP_RESULT: return on_result(c, &m);
+    case WAMP_WELCOME:
+        if (c->state != CLIENT_HELLO) return "a WELCOME out of place";
+        c->state = CLIENT_JOINED;
+        setup.on_joined(c);
+        return NULL;
+    case WAMP_GOODBYE:
+        if (c->state != CLIENT_LEAVING) return "a GOODBYE nobody asked for";
+        return left;
+    case WAMP_ABORT: return refusal("ABORT", p, n, 2);
+    case WAMP_ERROR: return refusal("ERROR", p, n, 4);
+    default: return "a message of an unexpected type";
     }
 }
 
 static const char *on_frame(client_t *c, const frame_t *f) {
     switch (f->kind) {
-        case FRAME_MESSAGE: return on_message(c, f->payload, f->len);
-        case FRAME_PING: return frame_queue(c, FRAME_PONG, f->payload, f->len), NULL;
-        case FRAME_CLOSE: return "a WebSocket Close";
-        default: return NULL;
+    case FRAME_MESSAGE: return on_message(c, f->payload, f->len);
+    case FRAME_PING: return frame_queue(c, FRAME_PONG, f->payload, f->len), NULL;
+    case FRAME_CLOSE: return "a WebSocket Close";
+    default: return NULL;
     }
 }
 

@@ -17,12 +17,12 @@ typedef enum {
 typedef struct {
     int fd;
     client_state_t state;
-    uint32_t events;         /* what epoll was asked for */
+    uint32_t events; /* what epoll was asked for */
     buf_t in, out;
-    uint64_t opened_ns;      /* when connecting began */
-    uint64_t requests;       /* calls made; the request id of the last one */
-    uint64_t results;        /* results received; they come in the order of the calls */
-    uint64_t *sent_ns;       /* ring of setup.inflight: when each open call was made */
+    uint64_t opened_ns;         /* when connecting began */
+    uint64_t requests;          /* calls made; the request id of the last one */
+    uint64_t results;           /* results received; they come in the order of the calls */
+    uint64_t *sent_ns;          /* ring of setup.inflight: when each open call was made */
     char accept[WS_ACCEPT_LEN]; /* the Sec-WebSocket-Accept to expect */
 } client_t;
 
@@ -34,10 +34,10 @@ typedef struct {
     const char *path, *realm, *host;
     unsigned inflight;
     size_t payload;
-    bool spread;             /* connect from changing loopback addresses, so that ports do not run out */
+    bool spread; /* connect from changing loopback addresses, so that ports do not run out */
     int epoll;
     uint64_t random;
-    uint64_t reads;          /* receives that brought something */
+    uint64_t reads; /* receives that brought something */
     /* what happened to a session; `lost` comes after the session is closed */
     void (*on_joined)(client_t *c);
     void (*on_result)(client_t *c, uint64_t latency_ns);

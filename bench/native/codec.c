@@ -18,7 +18,8 @@ static inline uint64_t load_be(const uint8_t *p, unsigned octets) {
     return v;
 }
 
-/* --- walking: each skip_* returns the end of the value at p, NULL when it is cut short or not understood ---------------- */
+/* --- walking: each skip_* returns the end of the value at p, NULL when it is cut short or not understood
+ * ---------------- */
 
 /* CBOR head: argument into *v, returns the octet behind it. Indefinite lengths are refused. */
 static const uint8_t *cbor_head(const uint8_t *p, const uint8_t *end, uint64_t *v) {
@@ -67,7 +68,7 @@ static const uint8_t *msgpack_head(const uint8_t *p, const uint8_t *end, uint64_
     static const uint8_t sized[32] = {/* width of the length that follows 0xc0 + i */
                                       0, 0, 0, 0, 1, 2, 4, 1, 2, 4, 0, 0, 0, 0, 0, 0,
                                       0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 2, 4, 2, 4};
-    static const uint8_t fixed[32] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 8, 1, 2, 4, 8,
+    static const uint8_t fixed[32] = {0, 0, 0, 0, 0, 0, 0, 0, 0,  0, 4, 8, 1, 2, 4, 8,
                                       1, 2, 4, 8, 2, 3, 5, 9, 17, 0, 0, 0, 0, 0, 0, 0};
     unsigned i = c - 0xc0u, width = sized[i];
     if (c == 0xc1 || (size_t)(end - p) < width) return NULL;
@@ -165,7 +166,9 @@ bool message_read(serializer_t ser, const uint8_t *p, size_t n, unsigned want, m
         } else if (m->found == m->count) {
             break;
         }
-        const uint8_t *next = ser == SER_CBOR ? skip_cbor(p, end) : ser == SER_MSGPACK ? skip_msgpack(p, end) : skip_json(p, end);
+        const uint8_t *next = ser == SER_CBOR      ? skip_cbor(p, end)
+                              : ser == SER_MSGPACK ? skip_msgpack(p, end)
+                                                   : skip_json(p, end);
         if (!next) return false;
         m->item[m->found] = (span_t){p, (size_t)(next - p)};
         p = next;
@@ -190,7 +193,8 @@ uint64_t span_uint(serializer_t ser, span_t s) {
     return *s.p >= '0' && *s.p <= '9' ? v : UINT64_MAX;
 }
 
-/* --- writing --------------------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------------------------------
+ */
 
 static void put_be(writer_t *w, uint64_t v, int octets) {
     for (int shift = 8 * (octets - 1); shift >= 0; shift -= 8) *w->p++ = (uint8_t)(v >> shift);

@@ -38,10 +38,10 @@ typedef struct {
 } span_t;
 
 typedef struct {
-    span_t item[5];  /* the first items, each with its own header */
-    unsigned found;  /* how many of them are filled */
-    unsigned count;  /* items of the whole array; JSON: only whether there are more than found */
-    span_t tail;     /* what follows the last item found, to the end; JSON: from its comma to the closing bracket */
+    span_t item[5]; /* the first items, each with its own header */
+    unsigned found; /* how many of them are filled */
+    unsigned count; /* items of the whole array; JSON: only whether there are more than found */
+    span_t tail;    /* what follows the last item found, to the end; JSON: from its comma to the closing bracket */
 } message_t;
 
 /* Reads the array at p[0:n] up to and including its first `want` items (at most 5, less if it is shorter). */
@@ -49,12 +49,13 @@ bool message_read(serializer_t ser, const uint8_t *p, size_t n, unsigned want, m
 /* The unsigned integer in s, or UINT64_MAX when it is none. */
 uint64_t span_uint(serializer_t ser, span_t s);
 
-/* --- writing: the caller provides the room -------------------------------------------------------------------------- */
+/* --- writing: the caller provides the room --------------------------------------------------------------------------
+ */
 
 typedef struct {
     serializer_t ser;
-    uint8_t *p;  /* where the next octet goes */
-    bool comma;  /* JSON: a comma is due before the next value */
+    uint8_t *p; /* where the next octet goes */
+    bool comma; /* JSON: a comma is due before the next value */
 } writer_t;
 
 void put_array(writer_t *w, unsigned items);

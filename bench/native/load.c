@@ -1,8 +1,7 @@
-/* wamp-load: makes WAMP sessions and work for what is measured, and prints a line when the measured time begins, then the
- * result, both in JSON.
- *   calls   N sessions with M echo calls in flight each; every result is checked against its call
- *   logins  N at a time: connect, handshake, HELLO, WELCOME, GOODBYE, close, and again
- *   idle    N joined sessions that do nothing until standard input ends */
+/* wamp-load: makes WAMP sessions and work for what is measured, and prints a line when the measured time begins, then
+ * the result, both in JSON. calls   N sessions with M echo calls in flight each; every result is checked against its
+ * call logins  N at a time: connect, handshake, HELLO, WELCOME, GOODBYE, close, and again idle    N joined sessions
+ * that do nothing until standard input ends */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,8 +24,8 @@ static struct {
     phase_t phase;
     uint64_t deadline_ns;
     client_t *clients;
-    unsigned opened, joined;       /* sessions begun, sessions joined at this moment */
-    uint64_t done;                 /* calls or logins within the measured time */
+    unsigned opened, joined; /* sessions begun, sessions joined at this moment */
+    uint64_t done;           /* calls or logins within the measured time */
     uint64_t reads;
     uint64_t errors;
     char first_error[128];
@@ -54,7 +53,8 @@ static void record(uint64_t ns) {
     hist_add(&load.hist, ns);
 }
 
-/* --- what happens to sessions ---------------------------------------------------------------------------------------- */
+/* --- what happens to sessions ----------------------------------------------------------------------------------------
+ */
 
 static void on_joined(client_t *c) {
     load.joined++;
@@ -82,7 +82,8 @@ static void on_lost(client_t *c, const char *why) {
     if (load.mode == MODE_LOGINS && is_working() && load.errors < ERRORS_MAX) client_open(c);
 }
 
-/* --- phases ---------------------------------------------------------------------------------------------------------- */
+/* --- phases ----------------------------------------------------------------------------------------------------------
+ */
 
 static void phase_enter(phase_t phase, uint64_t ns) {
     load.phase = phase;
@@ -135,24 +136,24 @@ static bool all_down(void) {
 static void phase_step(bool released) {
     bool late = now_ns() >= load.deadline_ns;
     switch (load.phase) {
-        case PHASE_OPENING:
-            if (load.mode == MODE_LOGINS || load.joined == load.sessions) {
-                work_start();
-            } else if (late || load.errors) {
-                error_note("sessions did not open in time");
-                load.phase = PHASE_DONE;
-            }
-            break;
-        case PHASE_WARMUP:
-            if (late) measure_start();
-            break;
-        case PHASE_MEASURE:
-            if (late || released) drain_start();
-            break;
-        case PHASE_DRAIN:
-            if (late || all_down()) load.phase = PHASE_DONE;
-            break;
-        default: break;
+    case PHASE_OPENING:
+        if (load.mode == MODE_LOGINS || load.joined == load.sessions) {
+            work_start();
+        } else if (late || load.errors) {
+            error_note("sessions did not open in time");
+            load.phase = PHASE_DONE;
+        }
+        break;
+    case PHASE_WARMUP:
+        if (late) measure_start();
+        break;
+    case PHASE_MEASURE:
+        if (late || released) drain_start();
+        break;
+    case PHASE_DRAIN:
+        if (late || all_down()) load.phase = PHASE_DONE;
+        break;
+    default: break;
     }
 }
 
@@ -188,7 +189,8 @@ static void run(void) {
     }
 }
 
-/* --- options and result ---------------------------------------------------------------------------------------------- */
+/* --- options and result ----------------------------------------------------------------------------------------------
+ */
 
 static void print_result(void) {
     static const char *const modes[] = {"calls", "logins", "idle"};
@@ -196,8 +198,9 @@ static void print_result(void) {
     printf("{\"mode\": \"%s\", \"transport\": \"%s\", \"serializer\": \"%s\", \"sessions\": %u, \"inflight\": %u, ",
            modes[load.mode], setup.framing == FRAMING_WEBSOCKET ? "websocket" : "rawsocket", serializer_name(setup.ser),
            load.sessions, setup.inflight);
-    printf("\"payload\": %zu, \"seconds\": %.6f, \"count\": %lu, \"per_second\": %.1f, \"reads\": %lu, \"latency_us\": ",
-           setup.payload, seconds, load.done, seconds > 0 ? (double)load.done / seconds : 0.0, load.reads);
+    printf(
+        "\"payload\": %zu, \"seconds\": %.6f, \"count\": %lu, \"per_second\": %.1f, \"reads\": %lu, \"latency_us\": ",
+        setup.payload, seconds, load.done, seconds > 0 ? (double)load.done / seconds : 0.0, load.reads);
     hist_print(&load.hist, stdout);
     printf(", \"own_cpu_ns\": %lld, \"machine_busy_ns\": %.0f, \"cpu\": ", (long long)load.watch.own_ns,
            (double)load.watch.machine_ticks * 1e9 / (double)sysconf(_SC_CLK_TCK));
@@ -244,7 +247,8 @@ static void options_read(int argc, char **argv) {
     for (int i = 1; i < argc; i += 2)
         if (i + 1 == argc || !option_set(argv[i], argv[i + 1])) die("unknown option or bad value", argv[i]);
     if (!setup.target.len)
-        die("usage: wamp-load --target tcp:IPV4:PORT|unix:PATH [--mode calls|logins|idle] [--transport websocket|rawsocket] "
+        die("usage: wamp-load --target tcp:IPV4:PORT|unix:PATH [--mode calls|logins|idle] [--transport "
+            "websocket|rawsocket] "
             "[--serializer cbor|msgpack|json] [--path P] [--realm R] [--sessions N] [--inflight M] [--payload OCTETS] "
             "[--warmup S] [--duration S] [--open-timeout S] [--cpu-of PID]..",
             NULL);

@@ -40,9 +40,9 @@ uint64_t hist_quantile(const hist_t *h, double q) {
 
 void hist_print(const hist_t *h, FILE *out) {
     double mean = h->count ? (double)h->sum / (double)h->count : 0;
-    fprintf(out, "{\"mean\": %.2f, \"p50\": %.2f, \"p90\": %.2f, \"p99\": %.2f, \"p99_9\": %.2f, \"max\": %.2f}", mean / 1e3,
-            (double)hist_quantile(h, .5) / 1e3, (double)hist_quantile(h, .9) / 1e3, (double)hist_quantile(h, .99) / 1e3,
-            (double)hist_quantile(h, .999) / 1e3, (double)h->max / 1e3);
+    fprintf(out, "{\"mean\": %.2f, \"p50\": %.2f, \"p90\": %.2f, \"p99\": %.2f, \"p99_9\": %.2f, \"max\": %.2f}",
+            mean / 1e3, (double)hist_quantile(h, .5) / 1e3, (double)hist_quantile(h, .9) / 1e3,
+            (double)hist_quantile(h, .99) / 1e3, (double)hist_quantile(h, .999) / 1e3, (double)h->max / 1e3);
 }
 
 static int64_t clock_ns(clockid_t clock) {
@@ -62,7 +62,8 @@ static void stat_ticks(pid_t pid, int64_t *user, int64_t *system) {
     text[n] = 0;
     const char *rest = strrchr(text, ')'); /* the name may hold spaces and parentheses */
     long long u = 0, s = 0;
-    if (rest && sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lld %lld", &u, &s) == 2) *user = u, *system = s;
+    if (rest && sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lld %lld", &u, &s) == 2)
+        *user = u, *system = s;
 }
 
 static int64_t machine_ticks(void) {
@@ -104,7 +105,8 @@ void watch_print(const watch_t *w, FILE *out) {
     double tick_ms = 1000.0 / (double)sysconf(_SC_CLK_TCK);
     fputc('{', out);
     for (int i = 0; i < w->count; i++)
-        fprintf(out, "%s\"%d\": {\"cpu_ns\": %lld, \"user_ms\": %.0f, \"system_ms\": %.0f}", i ? ", " : "", (int)w->pid[i],
-                (long long)w->cpu_ns[i], (double)w->user_ticks[i] * tick_ms, (double)w->system_ticks[i] * tick_ms);
+        fprintf(out, "%s\"%d\": {\"cpu_ns\": %lld, \"user_ms\": %.0f, \"system_ms\": %.0f}", i ? ", " : "",
+                (int)w->pid[i], (long long)w->cpu_ns[i], (double)w->user_ticks[i] * tick_ms,
+                (double)w->system_ticks[i] * tick_ms);
     fputc('}', out);
 }

@@ -1,6 +1,6 @@
-/* wamp-router: a stand-in router for measuring what stands in front of it. It welcomes everybody, answers every CALL with
- * its own arguments, acknowledges subscriptions and registrations, swallows publications, and is fast: one receive and one
- * send for all the frames a peer has waiting. WebSocket or RawSocket is told apart by the first octet. */
+/* wamp-router: a stand-in router for measuring what stands in front of it. It welcomes everybody, answers every CALL
+ * with its own arguments, acknowledges subscriptions and registrations, swallows publications, and is fast: one receive
+ * and one send for all the frames a peer has waiting. WebSocket or RawSocket is told apart by the first octet. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,8 +14,8 @@
 #include "wire.h"
 
 enum {
-    RECV_ROOM = 256 * 1024,      /* octets asked for in one receive */
-    OUT_HIGH = 8 * 1024 * 1024,  /* octets waiting to be sent at which a peer is no longer read */
+    RECV_ROOM = 256 * 1024,     /* octets asked for in one receive */
+    OUT_HIGH = 8 * 1024 * 1024, /* octets waiting to be sent at which a peer is no longer read */
     HTTP_HEAD_MAX = 16 * 1024,
     REALM_MAX = 256
 };
@@ -28,7 +28,7 @@ typedef struct {
     framing_t framing;
     serializer_t ser;
     bool joined;
-    uint32_t events;  /* what epoll was asked for */
+    uint32_t events; /* what epoll was asked for */
     buf_t in, out;
 } peer_t;
 
@@ -39,7 +39,8 @@ static struct {
     uint64_t sessions, joined, calls, publications, errors;
 } self;
 
-/* --- sending ------------------------------------------------------------------------------------------------------- */
+/* --- sending -------------------------------------------------------------------------------------------------------
+ */
 
 /* Queues one frame whose payload is head followed by tail. */
 static void frame_queue(peer_t *c, frame_kind_t kind, span_t head, span_t tail) {
@@ -77,7 +78,8 @@ static bool peer_flush(peer_t *c) {
     return events_set(c);
 }
 
-/* --- WAMP ------------------------------------------------------------------------------------------------------------ */
+/* --- WAMP ------------------------------------------------------------------------------------------------------------
+ */
 
 static void put_role(writer_t *w, const char *role) {
     put_key(w, role);
@@ -173,18 +175,19 @@ static bool on_message(peer_t *c, const uint8_t *p, size_t n) {
     if (type == WAMP_ABORT) return false;
     if (!c->joined) return false;
     switch (type) {
-        case WAMP_CALL: return on_call(c, &m);
-        case WAMP_PUBLISH: return self.publications++, true;
-        case WAMP_SUBSCRIBE: return acknowledge(c, &m, WAMP_SUBSCRIBED, true);
-        case WAMP_REGISTER: return acknowledge(c, &m, WAMP_REGISTERED, true);
-        case WAMP_UNSUBSCRIBE: return acknowledge(c, &m, WAMP_UNSUBSCRIBED, false);
-        case WAMP_UNREGISTER: return acknowledge(c, &m, WAMP_UNREGISTERED, false);
-        case WAMP_GOODBYE: return on_goodbye(c);
-        default: return false;
+    case WAMP_CALL: return on_call(c, &m);
+    case WAMP_PUBLISH: return self.publications++, true;
+    case WAMP_SUBSCRIBE: return acknowledge(c, &m, WAMP_SUBSCRIBED, true);
+    case WAMP_REGISTER: return acknowledge(c, &m, WAMP_REGISTERED, true);
+    case WAMP_UNSUBSCRIBE: return acknowledge(c, &m, WAMP_UNSUBSCRIBED, false);
+    case WAMP_UNREGISTER: return acknowledge(c, &m, WAMP_UNREGISTERED, false);
+    case WAMP_GOODBYE: return on_goodbye(c);
+    default: return false;
     }
 }
 
-/* --- handshakes: 1 done, 0 more octets are needed, -1 refused --------------------------------------------------------- */
+/* --- handshakes: 1 done, 0 more octets are needed, -1 refused
+ * --------------------------------------------------------- */
 
 static int rawsocket_accept(peer_t *c) {
     if (buf_len(&c->in) < 4) return 0;
@@ -234,7 +237,8 @@ static int websocket_accept(peer_t *c) {
     return 1;
 }
 
-/* --- peers --------------------------------------------------------------------------------------------------------- */
+/* --- peers ---------------------------------------------------------------------------------------------------------
+ */
 
 static void peer_close(peer_t *c) {
     if (c->joined) self.joined--;
@@ -247,13 +251,13 @@ static void peer_close(peer_t *c) {
 static bool on_frame(peer_t *c, const frame_t *f) {
     span_t payload = {f->payload, f->len};
     switch (f->kind) {
-        case FRAME_MESSAGE: return on_message(c, f->payload, f->len);
-        case FRAME_PING: return frame_queue(c, FRAME_PONG, payload, (span_t){0}), true;
-        case FRAME_CLOSE:
-            frame_queue(c, FRAME_CLOSE, payload, (span_t){0});
-            c->state = PEER_CLOSING;
-            return true;
-        default: return true;
+    case FRAME_MESSAGE: return on_message(c, f->payload, f->len);
+    case FRAME_PING: return frame_queue(c, FRAME_PONG, payload, (span_t){0}), true;
+    case FRAME_CLOSE:
+        frame_queue(c, FRAME_CLOSE, payload, (span_t){0});
+        c->state = PEER_CLOSING;
+        return true;
+    default: return true;
     }
 }
 
@@ -278,7 +282,8 @@ static bool peer_process(peer_t *c) {
 }
 
 static bool peer_receive(peer_t *c) {
-    static uint8_t scratch[RECV_ROOM]; /* a peer without a partial frame keeps no buffer: thousands of idle ones stay cheap */
+    static uint8_t
+        scratch[RECV_ROOM]; /* a peer without a partial frame keeps no buffer: thousands of idle ones stay cheap */
     ssize_t n = recv(c->fd, scratch, sizeof scratch, MSG_DONTWAIT);
     if (n == -1) return errno == EAGAIN || errno == EINTR;
     if (n == 0) return false;
@@ -370,7 +375,7 @@ int main(int argc, char **argv) {
     puts("wamp-router ready");
     fflush(stdout);
     run();
-    printf("{\"sessions\": %lu, \"joined\": %lu, \"calls\": %lu, \"publications\": %lu, \"errors\": %lu}\n", self.sessions,
-           self.joined, self.calls, self.publications, self.errors);
+    printf("{\"sessions\": %lu, \"joined\": %lu, \"calls\": %lu, \"publications\": %lu, \"errors\": %lu}\n",
+           self.sessions, self.joined, self.calls, self.publications, self.errors);
     return 0;
 }

@@ -20,7 +20,8 @@ void die(const char *text, const char *detail) {
     exit(2);
 }
 
-/* --- buffers ------------------------------------------------------------------------------------------------------- */
+/* --- buffers -------------------------------------------------------------------------------------------------------
+ */
 
 uint8_t *buf_reserve(buf_t *b, size_t n) {
     if (b->cap - b->end >= n) return b->data + b->end;
@@ -52,7 +53,8 @@ void buf_free(buf_t *b) {
     *b = (buf_t){0};
 }
 
-/* --- frames -------------------------------------------------------------------------------------------------------- */
+/* --- frames --------------------------------------------------------------------------------------------------------
+ */
 
 static inline uint64_t load_be(const uint8_t *p, int octets) {
     uint64_t v = 0;
@@ -100,12 +102,12 @@ static int websocket_next(uint8_t *p, size_t n, frame_t *f) {
     if (n < head) return 0;
     if (wide) len = load_be(p + 2, wide);
     switch (p[0]) { /* FIN set, no RSV: these tools neither send nor expect fragments */
-        case 0x81:
-        case 0x82: f->kind = FRAME_MESSAGE; break;
-        case 0x88: f->kind = FRAME_CLOSE; break;
-        case 0x89: f->kind = FRAME_PING; break;
-        case 0x8a: f->kind = FRAME_PONG; break;
-        default: return -1;
+    case 0x81:
+    case 0x82: f->kind = FRAME_MESSAGE; break;
+    case 0x88: f->kind = FRAME_CLOSE; break;
+    case 0x89: f->kind = FRAME_PING; break;
+    case 0x8a: f->kind = FRAME_PONG; break;
+    default: return -1;
     }
     if (len > (64u << 20)) return -1;
     f->len = len;
@@ -124,7 +126,8 @@ int wire_next(framing_t framing, uint8_t *p, size_t n, frame_t *f) {
     return framing == FRAMING_RAWSOCKET ? rawsocket_next(p, n, f) : websocket_next(p, n, f);
 }
 
-size_t wire_header(uint8_t *dst, framing_t framing, frame_kind_t kind, bool text, size_t len, bool masked, uint32_t key) {
+size_t wire_header(uint8_t *dst, framing_t framing, frame_kind_t kind, bool text, size_t len, bool masked,
+                   uint32_t key) {
     if (framing == FRAMING_RAWSOCKET) {
         dst[0] = kind == FRAME_MESSAGE ? 0 : kind == FRAME_PING ? 1 : 2;
         store_be(dst + 1, 3, len);
@@ -152,7 +155,8 @@ size_t wire_header(uint8_t *dst, framing_t framing, frame_kind_t kind, bool text
     return at;
 }
 
-/* --- WebSocket opening handshake ----------------------------------------------------------------------------------- */
+/* --- WebSocket opening handshake -----------------------------------------------------------------------------------
+ */
 
 static inline uint32_t rotl(uint32_t v, int n) { return v << n | v >> (32 - n); }
 
@@ -229,7 +233,8 @@ const char *http_header(const char *head, size_t n, const char *name, size_t *le
     return NULL;
 }
 
-/* --- addresses and the rest ---------------------------------------------------------------------------------------- */
+/* --- addresses and the rest ----------------------------------------------------------------------------------------
+ */
 
 bool address_parse(const char *text, address_t *a) {
     memset(a, 0, sizeof *a);

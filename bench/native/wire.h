@@ -8,7 +8,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-/* --- buffers: octets data[start:end] are waiting, data[end:cap] is room -------------------------------------------- */
+/* --- buffers: octets data[start:end] are waiting, data[end:cap] is room --------------------------------------------
+ */
 
 typedef struct {
     uint8_t *data;
@@ -24,7 +25,8 @@ uint8_t *buf_reserve(buf_t *b, size_t n);
 void buf_drop(buf_t *b, size_t n);
 void buf_free(buf_t *b);
 
-/* --- frames --------------------------------------------------------------------------------------------------------- */
+/* --- frames ---------------------------------------------------------------------------------------------------------
+ */
 
 typedef enum { FRAMING_WEBSOCKET, FRAMING_RAWSOCKET } framing_t;
 typedef enum { FRAME_MESSAGE, FRAME_PING, FRAME_PONG, FRAME_CLOSE } frame_kind_t;
@@ -38,17 +40,20 @@ typedef struct {
 
 enum { WIRE_HEADER_MAX = 14 };
 
-/* The frame at p[0:n]. 1: f is filled; 0: more octets are needed, see f->size; -1: not a frame these tools understand. */
+/* The frame at p[0:n]. 1: f is filled; 0: more octets are needed, see f->size; -1: not a frame these tools understand.
+ */
 int wire_next(framing_t framing, uint8_t *p, size_t n, frame_t *f);
 
 /* Writes the header of a frame with len octets of payload, returns its length. text: a WebSocket text message (JSON).
  * masked: key (not 0) goes into the header; the payload is masked by the caller with wire_mask. */
-size_t wire_header(uint8_t *dst, framing_t framing, frame_kind_t kind, bool text, size_t len, bool masked, uint32_t key);
+size_t wire_header(uint8_t *dst, framing_t framing, frame_kind_t kind, bool text, size_t len, bool masked,
+                   uint32_t key);
 
 /* XORs p[0:n] with key, given as its four wire octets loaded in native order. */
 void wire_mask(uint8_t *p, size_t n, uint32_t key);
 
-/* --- WebSocket opening handshake -------------------------------------------------------------------------------------- */
+/* --- WebSocket opening handshake
+ * -------------------------------------------------------------------------------------- */
 
 enum { WS_ACCEPT_LEN = 28 };
 
@@ -61,7 +66,8 @@ size_t http_head_len(const uint8_t *p, size_t n);
 /* Value of a header (name in lower case, without colon) in a head of n octets; NULL when it is absent. */
 const char *http_header(const char *head, size_t n, const char *name, size_t *len);
 
-/* --- addresses --------------------------------------------------------------------------------------------------------- */
+/* --- addresses
+ * --------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     struct sockaddr_storage addr;

@@ -1,4 +1,4 @@
-"""Joining a router for one client: which connection, which address, and what is said in HELLO."""
+"""Joining a router for one client: which connection, which address, and what becomes of failures."""
 
 import errno
 import logging
@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from proxy.auth import Accept
 from proxy.connections import ANY, ProxyConnection
+from proxy.forwarding import backend_hello
 from proxy.handshake import HandshakeError, build_request, check_response
 from proxy.messages import (
     SERIALIZER_NAMES,
@@ -36,11 +37,9 @@ from proxy.plane import (
     closed_text,
 )
 
-__all__ = ["AGENT", "Back", "BackendJoin", "Joiner", "backend_hello"]
+__all__ = ["Back", "BackendJoin", "Joiner"]
 
 log = logging.getLogger(__name__)
-
-AGENT: Final = "wamp-proxy"
 
 # EV_CLOSED's errno when the router dropped the handshake, plus the RawSocket error octet where it sent one.
 HANDSHAKE_DROPPED: Final = 1000
@@ -111,85 +110,6 @@ class Back:
             if goodbye:
                 self.plane.send(self.conn, goodbye)
             self.plane.close(self.conn)
-
-
-# --- the HELLO ---
-
-# What a client may not say for itself: on the trusted connection the router would take it for the proxy's word.
-_OWN_KEYS: Final = frozenset({"realm", "roles", "agent", "transport", "resumable", "resume-session", "resume-token"})
-_OWN_PREFIXES: Final = ("auth", "proxy_", "x_cb_")
-
-
-def _clean_roles(roles: dict[str, Any]) -> dict[str, Any]:
-    """The client's roles with those features that are a plain yes or no.
-
-    Anything else makes a router drop the connection, and the client is to be told nothing worse than what it asked for.
-    """
-    cleaned: dict[str, Any] = {}
-    for role, attributes in roles.items():
-        features = attributes.get("features")
-        if features is None:
-            cleaned[role] = {}
-        else:
-            cleaned[role] = {
-                "features": {name: value for name, value in features.items() if type(value) is bool and name != "self"}
-            }
-    return cleaned
-
-
-def _passed_on(details: dict[str, Any]) -> dict[str, Any]:
-    """Other HELLO attributes of the client that go to the router: all that do not touch its identity.
-
-    The session resumption attributes go along only when they are complete and of the right types.
-    """
-    kept = {
-        key: value
-        for key, value in details.items()
-        if type(key) is str and key not in _OWN_KEYS and not key.startswith(_OWN_PREFIXES)
-    }
-    if type(details.get("resumable")) is bool:
-        kept["resumable"] = details["resumable"]
-    session_id, token = details.get("resume-session"), details.get("resume-token")
-    if type(session_id) is int and type(token) is str:
-        kept["resume-session"] = session_id
-        kept["resume-token"] = token
-    return kept
-
-
-def backend_hello(
-    details: dict[str, Any],
-    accept: Accept,
-    transport: dict[str, Any],
-    *,
-    asserts_identity: bool,
-    node_id: str,
-    public_key: str | None,
-) -> list[Any]:
-    """The HELLO that joins the router in the client's name.
-
-    :param details: HELLO.Details of the client.
-    :param accept: who the client is.
-    :param transport: the client's transport details, as autobahn marshals them.
-    :param asserts_identity: join by ``anonymous-proxy`` instead of ``anonymous``.
-    :param node_id: authid of the proxy itself.
-    :param public_key: hex of the node's public key, None without one.
-    """
-    hello = _passed_on(details)
-    hello["roles"] = _clean_roles(details["roles"])
-    hello["agent"] = details.get("agent") or AGENT
-    hello["authmethods"] = ["anonymous-proxy" if asserts_identity else "anonymous"]
-    if asserts_identity:
-        hello["authid"] = node_id
-    hello["authextra"] = {
-        "pubkey": public_key,
-        "proxy_realm": accept.realm,
-        "proxy_authid": accept.authid,
-        "proxy_authrole": accept.authrole,
-        "proxy_authmethod": accept.authmethod,
-        "proxy_authprovider": accept.authprovider,
-        "proxy_authextra": {**accept.authextra, "transport": transport},
-    }
-    return [int(MessageType.HELLO), accept.realm, hello]
 
 
 # --- the join ---

@@ -22,7 +22,7 @@ from proxy.systemd import notify
 EXIT_FAILED = 1
 EXIT_UNUSABLE = 2
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
-THREADS_MAX = 256
+THREADS_MAX = 64
 _COLOURS = {"error": "red", "warning": "yellow"}
 _VERSION_TEXT = f"wamp-proxy {__version__} (Python {platform.python_version()})"
 

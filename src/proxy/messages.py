@@ -309,7 +309,9 @@ def _roles(details: dict[str, Any], name: str, known: frozenset[str] | None) -> 
     for role, attributes in roles.items():
         if known is not None and role not in known:
             raise MessageError(f"{name}.roles: unknown role {shorten(role)}, expected {', '.join(sorted(known))}")
-        if "features" in _dict(attributes, f"{name}.roles[{shorten(role)}]"):
+        if type(attributes) is not dict:
+            _dict(attributes, f"{name}.roles[{shorten(role)}]")
+        if type(attributes.get("features", {})) is not dict:
             _dict(attributes["features"], f"{name}.roles[{shorten(role)}].features")
 
 

@@ -70,6 +70,7 @@ __all__ = [
     "LISTEN_RESUMED",
     "ST_DEADLINE",
     "ST_TOO_BIG",
+    "THREADS_MAX",
     "DataPlane",
     "Owner",
     "Plane",
@@ -95,6 +96,9 @@ _VIOLATION_TEXT: Final[dict[int, str]] = {
     -9: "the message type is not encoded in the plain way",
     -10: "this message type is not allowed here",
 }
+
+# The most data threads that a Relay has (LOOPS_MAX).
+THREADS_MAX: Final = 64
 
 # Events handled per turn of the reactor; more would let a flood of logins starve timers and signals.
 EVENT_BATCH: Final = 256

@@ -5,19 +5,17 @@ FrontSession name: HELLO, WELCOME and all that belongs to the login are gone onc
 """
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.auth import Accept, Deny, authenticate
+from proxy.auth import Deny, authenticate
 from proxy.backend import Back, BackendJoin
+from proxy.forwarding import forwarded_headers, front_welcome, transport_details
 from proxy.handshake import HttpError, accept, head_too_large, parse_request
 from proxy.messages import (
-    SERIALIZER_NAMES,
-    SUBPROTOCOL_NAMES,
     MessageError,
     MessageType,
     Welcome,
@@ -31,7 +29,6 @@ from proxy.messages import (
     type_name,
 )
 from proxy.plane import (
-    CODEC_WS,
     EV_CLOSED,
     EV_CONTROL,
     EV_HEAD,
@@ -66,27 +63,6 @@ GOODBYE_AND_OUT: Final = "wamp.close.goodbye_and_out"
 SYSTEM_SHUTDOWN: Final = "wamp.close.system_shutdown"
 # What clients take for an accident, after which they come again; "wamp.close.normal" would make them stay away.
 TRANSPORT_LOST: Final = "wamp.close.transport_lost"
-
-# The client's HTTP headers that its router is told. All others may carry secrets (Cookie, Authorization and the like).
-FORWARDED_HEADERS: Final = (
-    "host",
-    "origin",
-    "user-agent",
-    "accept-language",
-    "forwarded",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "sec-websocket-extensions",
-    "sec-websocket-protocol",
-    "sec-websocket-version",
-)
-# They stay in memory as long as the connection, so that a client must not make them long. Characters each.
-HEADER_VALUE_MAX: Final = 256
-
-_PID: Final = os.getpid
 
 
 class State(IntEnum):
@@ -211,8 +187,7 @@ class FrontSession:
         except HttpError as error:
             self._reply(error)
             return
-        received = request.headers
-        self.headers = {name: received[name][:HEADER_VALUE_MAX] for name in FORWARDED_HEADERS if name in received}
+        self.headers = forwarded_headers(request.headers)
         self.serializer = accepted.serializer
         self.state = State.OPEN
         self.plane.upgrade(self.conn, accepted.response, accepted.serializer)
@@ -245,7 +220,7 @@ class FrontSession:
         except MessageError as error:
             self._violated(str(error))
             return
-        transport = self._transport_details()
+        transport = transport_details(self.transport.kind, self.serializer, self.peer, self.headers)
         decision = authenticate(self.transport.auth, realm, details, transport)
         if isinstance(decision, Deny):
             self._deny(decision.reason, decision.message)
@@ -264,36 +239,13 @@ class FrontSession:
         self.join = BackendJoin(self.plane, self, candidates, details, decision, transport, controller.identity)
         self.join.start()
 
-    def _transport_details(self) -> dict[str, Any]:
-        """The client's transport as autobahn's TransportDetails marshals it, for the router's session details."""
-        is_websocket = self.transport.kind == CODEC_WS
-        return {
-            "channel_type": "tcp",
-            "channel_framing": "websocket" if is_websocket else "rawsocket",
-            "channel_serializer": SERIALIZER_NAMES[self.serializer],
-            "own": None,
-            "peer": self.peer,
-            "is_server": True,
-            "own_pid": _PID(),
-            "own_tid": None,
-            "own_fd": -1,
-            "is_secure": False,
-            "channel_id": {},
-            "peer_cert": None,
-            "websocket_protocol": SUBPROTOCOL_NAMES[self.serializer] if is_websocket else None,
-            "websocket_extensions_in_use": [] if is_websocket else None,
-            "http_headers_received": self.headers,
-            "http_headers_sent": None,
-            "http_cbtid": None,
-        }
-
     def joined(self, back: Back, welcome: Welcome) -> None:
         """The router let us in: tell the client, and get out of the way."""
         assert self.join is not None
         identity = self.join.accept
         self.join = None
         self.back = back
-        details = _front_welcome(welcome, identity, back.connection.asserts_identity)
+        details = front_welcome(welcome, identity, back.connection.asserts_identity)
         details["authextra"].update(self.transport.controller.own_authextra)
         details["authextra"]["x_cb_proxy_peer"] = self.peer
         message = encode(self.serializer, [int(MessageType.WELCOME), welcome.session_id, details])
@@ -504,30 +456,6 @@ class FrontSession:
     def _log_left(self, why: str) -> None:
         if self.transport.controller.logs_sessions:
             log.info("session %d left realm %s: %s", self.session_id, self.realm, why)
-
-
-def _front_welcome(welcome: Welcome, accept: Accept, asserts_identity: bool) -> dict[str, Any]:
-    """WELCOME.Details for the client: the router's, but for how the client was authenticated.
-
-    What the proxy told the router about the client, and the router told back, is not for the client: transport details
-    with HTTP headers, and the ``proxy_*`` attributes.
-    """
-    details = welcome.details
-    told = details.get("authextra")
-    authextra = {} if asserts_identity else dict(accept.authextra)
-    if isinstance(told, dict):
-        authextra.update(
-            (key, value)
-            for key, value in told.items()
-            if key not in ("transport", "pubkey") and not (type(key) is str and key.startswith("proxy_"))
-        )
-    details["authextra"] = authextra
-    details["authmethod"] = accept.authmethod
-    details["authprovider"] = accept.authprovider
-    for key in ("realm", "authid", "authrole"):
-        # Some routers leave out what they think is known.
-        details.setdefault(key, getattr(accept, key))
-    return details
 
 
 Handler = Callable[[FrontSession, int, bytes], None]

@@ -14,7 +14,7 @@ from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from proxy.config import WorkerConfig
 from proxy.controller import ProxyController
-from proxy.plane import DataPlane
+from proxy.plane import THREADS_MAX, DataPlane
 from proxy.systemd import notify
 
 __all__ = ["run"]
@@ -54,7 +54,7 @@ def run(
     reactor = _install_reactor()
     _install_logging(log_level)
     _raise_descriptor_limit()
-    plane = DataPlane(reactor, threads or len(os.sched_getaffinity(0)))
+    plane = DataPlane(reactor, _thread_count(threads))
     controller = ProxyController(reactor, plane, config.id)
     controller.logs_sessions = log_level in ("debug", "info")
     plane.start()
@@ -115,6 +115,13 @@ class _Worker:
             log.warning("time is up: the sessions that are left are cut off")
         if self._reactor.running:
             self._reactor.stop()
+
+
+def _thread_count(wanted: int | None) -> int:
+    count = wanted or len(os.sched_getaffinity(0))
+    if wanted is not None and wanted > THREADS_MAX:
+        log.warning("%d data threads are wanted, %d are the most", wanted, THREADS_MAX)
+    return min(count, THREADS_MAX)
 
 
 def _install_reactor() -> Any:

@@ -90,8 +90,8 @@ cdef void command_unlisten(loop_t *loop, uint32_t index) noexcept nogil:
     loop.accept_told[index] = False
     if atomic_sub64(&listener.loops, 1) == 0:
         close(listener.fd)
-        listener.fd = -1
         loop_listen_event(loop, listener, LISTEN_CLOSED, 0)
+        listener.fd = -1                              # last: from now on listen() may give the entry to another
 
 
 cdef void command_upgrade(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nogil:
@@ -109,10 +109,12 @@ cdef void command_upgrade(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept 
 
 cdef void command_link(loop_t *loop, conn_t *front, const entry_t *cmd) noexcept nogil:
     cdef conn_t *back = conn_find(loop, cmd.owner)
-    if front.phase != PHASE_JOIN or back == front:
+    if front.phase != PHASE_JOIN or front.codec.serializer == SER_NONE or back == front:
         return
     if back != NULL and ((front.peer and front.peer != back.slot + 1) or (back.peer and back.peer != front.slot + 1)):
         return                                        # one of them belongs to somebody else
+    if back != NULL and (back.side != SIDE_BACK or back.codec.serializer != front.codec.serializer):
+        return                                        # the gate would read other messages than the receiver does
     # Sent even when the router is lost by now: the control plane takes the session for established and will end it.
     if cmd.length and conn_put_message(loop, front, conn_opcode(front), cmd.data, cmd.length) < 0:
         conn_lost(loop, front, CLOSED_NOMEM, 0)
@@ -137,12 +139,15 @@ cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nog
     if cmd.kind == CMD_UPGRADE:
         command_upgrade(loop, c, cmd)
     elif cmd.kind == CMD_REPLY:
-        conn_queue(loop, c, cmd.data, cmd.length)
+        if c.phase < PHASE_JOIN:                      # later, HTTP would land among frames
+            conn_queue(loop, c, cmd.data, cmd.length)
         conn_close(loop, c, 0, NULL, 0)
     elif cmd.kind == CMD_SEND:
         if c.phase == PHASE_JOIN or c.phase == PHASE_LINKED:
             if conn_put_message(loop, c, conn_opcode(c), cmd.data, cmd.length) < 0:
                 conn_lost(loop, c, CLOSED_NOMEM, 0)
+            elif c.phase == PHASE_JOIN and buf_len(&c.tx) > c.params.high_water:
+                c.flags |= FL_PRESSED                 # it asks and does not read: answers must not pile up
     elif cmd.kind == CMD_NEXT:
         command_next(loop, c, cmd.arg)
     elif cmd.kind == CMD_UNDIAL:

@@ -20,21 +20,29 @@ cdef void event_emit(
     e.arg = arg
     if n + k:
         e.data = <uint8_t *>mem_alloc(n + k)
-        if e.data == NULL:
-            # Without memory for the message the session cannot go on; its end needs no data.
-            if c != NULL and kind != EV_CLOSED:
-                conn_latch(c, CLOSED_NOMEM, 0)
-                c.flags |= FL_NO_READ
-                c.deadline = loop.now + 1
-                timer_arm(loop, c)
+        if e.data != NULL:
+            if k:
+                memcpy(e.data, lead, k)
+            if n:
+                memcpy(e.data + k, data, n)
+            e.length = n + k
+        elif kind != EV_CLOSED:                       # an end is told even without its text
+            event_lost(loop, c)
             return
-        if k:
-            memcpy(e.data, lead, k)
-        if n:
-            memcpy(e.data + k, data, n)
-        e.length = n + k
     if ring_push(&loop.events, &e) < 0:
         mem_free(e.data)
+        if kind != EV_CLOSED:
+            event_lost(loop, c)
+
+
+cdef void event_lost(loop_t *loop, conn_t *c) noexcept nogil:
+    """No memory for an event: nobody will answer it, so the connection cannot go on."""
+    if c == NULL:
+        return
+    conn_latch(c, CLOSED_NOMEM, 0)
+    c.flags |= FL_NO_READ
+    c.deadline = loop.now + 1
+    timer_arm(loop, c)
 
 
 cdef inline void event_note(loop_t *loop, uint8_t kind, conn_t *c, int64_t arg) noexcept nogil:
@@ -64,18 +72,22 @@ cdef inline void conn_ready(loop_t *loop, conn_t *c) noexcept nogil:
 cdef void conn_deadline(loop_t *loop, conn_t *c, uint32_t ms) noexcept nogil:
     """Set the phase's deadline; 0: none."""
     c.deadline = loop.now + ms if ms else 0
-    if ms:
-        timer_arm(loop, c)
-    elif timer_earliest(c) == 0:
+    if timer_earliest(c):
+        timer_arm(loop, c)                            # without a deadline, for a ping that may have been set just now
+    else:
         timer_clear(loop, c)
 
 
 cdef uint32_t conn_key(loop_t *loop) noexcept nogil:
     """A masking key from the kernel's generator (RFC 6455 5.3 wants it unpredictable), drawn in batches."""
     cdef uint32_t key
+    cdef ssize_t n
     if loop.key_pos == 0 or loop.key_pos + 4 > KEY_POOL:
-        if getrandom(loop.keys, KEY_POOL, 0) != KEY_POOL:
-            return 0
+        n = getrandom(loop.keys, KEY_POOL, 0)
+        while n != KEY_POOL:                          # a signal may cut it short
+            if n == -1 and errno != EINTR:
+                return 0
+            n = getrandom(loop.keys, KEY_POOL, 0)
         loop.key_pos = 0
     memcpy(&key, loop.keys + loop.key_pos, 4)
     loop.key_pos += 4
@@ -170,7 +182,7 @@ cdef void conn_relieve(loop_t *loop, conn_t *c) noexcept nogil:
     if buf_len(&c.tx) > c.params.low_water:
         return
     peer = conn_peer(loop, c)
-    if peer != NULL and peer.flags & FL_PRESSED:
+    if peer != NULL and peer.flags & FL_PRESSED and buf_len(&peer.tx) <= peer.params.high_water:
         peer.flags &= ~<uint32_t>FL_PRESSED
         conn_ready(loop, peer)
     if c.flags & FL_PRESSED and (peer == NULL or buf_len(&peer.tx) <= peer.params.high_water):
@@ -348,10 +360,11 @@ cdef void conn_lost(loop_t *loop, conn_t *c, uint8_t reason, int err) noexcept n
     if c.side == SIDE_BACK and c.phase < PHASE_WAIT:
         conn_latch(c, CLOSED_REFUSED, err if c.phase == PHASE_CONNECT else HANDSHAKE_DROPPED)
     conn_latch(c, reason, err)
-    if reason == CLOSED_PEER and buf_len(&c.tx) and c.phase < PHASE_CLOSING and c.phase >= PHASE_WAIT:
+    if reason == CLOSED_PEER and buf_len(&c.tx) and PHASE_WAIT <= c.phase <= PHASE_CLOSING:
         conn_report(loop, c, NULL, 0)
         c.flags |= FL_CLOSE_SEEN
         conn_close(loop, c, 1000, NULL, 0)
+        c.flags |= FL_NO_READ                         # it would only see the end again; conn_shut looks once more
         return
     conn_destroy(loop, c)
 
@@ -367,6 +380,11 @@ cdef void conn_ping(loop_t *loop, conn_t *c) noexcept nogil:
     if c.params.ping_restart and c.last_rx + c.params.ping_interval_ms > loop.now:
         c.flags &= ~<uint32_t>FL_PING_OUT
         c.ping_at = c.last_rx + c.params.ping_interval_ms
+        return
+    if c.flags & (FL_PAUSED | FL_PRESSED | FL_NO_READ):
+        # We do not read from it, so its pong may lie in the socket: ask again later instead of blaming it.
+        c.flags &= ~<uint32_t>FL_PING_OUT
+        c.ping_at = loop.now + c.params.ping_interval_ms
         return
     if c.flags & FL_PING_OUT and c.params.ping_timeout_ms:
         conn_latch(c, CLOSED_PING, 0)
@@ -390,6 +408,7 @@ cdef void conn_pong(loop_t *loop, conn_t *c, const uint8_t *p, size_t n) noexcep
         return
     c.flags &= ~<uint32_t>FL_PING_OUT
     c.ping_at = loop.now + c.params.ping_interval_ms
+    timer_arm(loop, c)                                # that may be before the pong would have been overdue
 
 
 cdef void conn_timer(loop_t *loop, conn_t *c) noexcept nogil:

@@ -1,4 +1,4 @@
-/* debug.h - assertions, allocation and atomics. What a debug build checks or breaks on purpose costs nothing in release. */
+/* debug.h - assertions, allocation and atomics. What a debug build checks or breaks costs nothing in release. */
 #ifndef RELAY_DEBUG_H
 #define RELAY_DEBUG_H
 

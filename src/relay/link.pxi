@@ -96,7 +96,7 @@ cdef int link_message(loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const fra
     cdef wamp_t w
     cdef int plan = PLAN_PASS
     cdef uint8_t direction
-    if c.codec.serializer != SER_NONE:
+    if to != c:                                       # an echo speaks no WAMP
         direction = DIR_TO_BACK if c.side == SIDE_FRONT else DIR_TO_FRONT
         plan = wamp_plan(c.codec.serializer, direction, f.payload, f.length, &w)
     if plan == PLAN_PASS and to.codec.max_out and f.length > to.codec.max_out:
@@ -109,7 +109,10 @@ cdef int link_message(loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const fra
             loop.stats.messages_to_front += 1
             loop.stats.octets_to_front += f.length
         if to.params.auto_fragment and f.length > to.params.auto_fragment:
-            if link_pump(loop, c, to, s) < 0 or conn_put_message(loop, to, f.opcode, f.payload, f.length) < 0:
+            if link_pump(loop, c, to, s) < 0:
+                return ST_MORE
+            if conn_put_message(loop, to, f.opcode, f.payload, f.length) < 0:
+                conn_lost(loop, to, CLOSED_NOMEM, 0)  # a message is missing or cut: nothing may follow it
                 return ST_MORE
             if buf_len(&to.tx) > to.params.high_water:
                 c.flags |= FL_PRESSED

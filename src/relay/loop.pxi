@@ -244,8 +244,12 @@ cdef void loop_accept_retry(loop_t *loop) noexcept nogil:
             continue
         if loop.accept_at[i] <= loop.now:
             loop.accept_at[i] = 0
-            loop_watch_listener(loop, i, True)
-        elif loop.accept_due == 0 or loop.accept_at[i] < loop.accept_due:
+            if loop_watch_listener(loop, i, True) == -1:
+                loop.listening[i] = False
+                loop.accept_at[i] = loop.now + ACCEPT_RETRY_MS
+        if loop.accept_at[i] == 0:
+            continue
+        if loop.accept_due == 0 or loop.accept_at[i] < loop.accept_due:
             loop.accept_due = loop.accept_at[i]
 
 

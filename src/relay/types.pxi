@@ -62,6 +62,7 @@ ctypedef struct params_t:
 # A listening socket, shared by all loops. fd is closed by the last loop that leaves it.
 ctypedef struct listener_t:
     int fd                         # -1: the entry is free
+    bint closing                   # unlisten() was called; the control plane's own
     uint64_t id
     params_t *params
     uint64_t max_connections

@@ -177,8 +177,8 @@ def odd_call(serializer: str) -> bytes:
     if serializer == "json":
         return b'[48 ,1,\n{"x_unknown":1.50}, "%s" ,[1.0, "\\u0041\\/", 1e2],{ } ]' % uri
     if serializer == "msgpack":
-        # array 16, empty options as map 16, URI as str 16, arguments as array 32 with an integer as uint 32
-        head = bytes([0xDC, 0, 5, 48, 1, 0xDE, 0, 0, 0xDA, 0, len(uri)])
+        # empty options as map 16, URI as str 16, arguments as array 32 with an integer as uint 32
+        head = bytes([0x95, 48, 1, 0xDE, 0, 0, 0xDA, 0, len(uri)])
         return head + uri + bytes([0xDD, 0, 0, 0, 1, 0xCE, 0, 0, 0, 7])
     # options with a double where a half would do, arguments with an integer in four octets
     head = bytes([0x85, 0x18, 48, 1, 0xA1, 0x61, 0x78, 0xFB, 0x3F, 0xF8, 0, 0, 0, 0, 0, 0, 0x78, len(uri)])

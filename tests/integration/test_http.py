@@ -123,9 +123,7 @@ def test_no_upgrade(fronts: Fronts) -> None:
 
 def test_status_page(fronts: Fronts) -> None:
     """A browser gets a page that does not tell the version."""
-    status, fields, body = exchange(
-        fronts.plain, b"GET /ws HTTP/1.1\r\nHost: a<script>\r\n\r\n"[:22] + b"Host: a\r\n\r\n"
-    )
+    status, fields, body = exchange(fronts.plain, b"GET /%3Cscript%3E HTTP/1.1\r\nHost: a\r\n\r\n")
     assert status == 200
     assert fields["content-type"].startswith("text/html")
     assert b"<html" in body.lower()

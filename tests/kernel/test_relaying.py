@@ -169,7 +169,7 @@ def test_opcodes_follow_the_serializer(plane: Plane, serializer: int) -> None:
 @pytest.mark.parametrize("kind", ["rs", "ws"])
 def test_echo(plane: Plane, kind: str) -> None:
     listener = plane.listen(kind, any_opcode=True)
-    client, conn = plane.join(listener, R.SER_NONE if kind == "ws" else R.SER_CBOR)
+    client, conn = plane.join(listener, 0 if kind == "ws" else R.SER_CBOR)
     plane.relay.link_self(conn)
     # no gate: neither is this WAMP
     for size in (0, 1, 125, 126, 65536, 300_000, 5_000_000):
@@ -185,7 +185,7 @@ def test_echo(plane: Plane, kind: str) -> None:
 
 
 def test_echo_keeps_opcodes(plane: Plane) -> None:
-    client, conn = plane.join(plane.listen("ws", any_opcode=True), R.SER_NONE)
+    client, conn = plane.join(plane.listen("ws", any_opcode=True), 0)
     plane.relay.link_self(conn)
     client.write(client.frame(b"t", TEXT) + client.frame(b"b", BINARY))
     assert client.next_frame() == (TEXT, True, b"t")

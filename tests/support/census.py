@@ -28,6 +28,16 @@ def rss(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def assert_grown(pid: int, before: int, limit: int, what: str) -> None:
+    """Assert that resident memory has grown by less than ``limit`` octets since it was ``before``.
+
+    Sanitizers keep freed memory back on purpose: nothing is said about such a build.
+    """
+    grown = rss(pid) - before
+    if os.environ.get("WAMP_PROXY_BUILD_MODE") != "asan":
+        assert grown < limit, f"{what}: {grown / (1 << 20):.1f} MiB more, allowed are {limit / (1 << 20):.1f}"
+
+
 def cpu_seconds(pid: int) -> float:
     """CPU time used so far, all threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from support.endpoints import Endpoint
-from support.process import Child
+from support.process import Child, peer_environment
 
 HERE = Path(__file__).resolve().parent
 NODE_MAJOR_MIN = 20
@@ -67,7 +67,8 @@ def find_node() -> str | None:
     node = shutil.which("node")
     if node is None or shutil.which("npm") is None:
         return None
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    command = [node, "--version"]
+    version = subprocess.run(command, capture_output=True, text=True, check=False, env=peer_environment()).stdout
     return node if version.startswith("v") and int(version[1:].split(".")[0]) >= NODE_MAJOR_MIN else None
 
 
@@ -77,7 +78,7 @@ def install_js() -> Path:
     stamp = directory / "node_modules" / ".package-lock.json"
     if not stamp.exists() or stamp.stat().st_mtime < (directory / "package-lock.json").stat().st_mtime:
         command = ["npm", "ci", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=300)
+        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=300, env=peer_environment())
     return directory / "client.js"
 
 

@@ -81,11 +81,15 @@ class Rig:
     """A proxy with one RawSocket transport over a FakePlane, one client connection, and the routers' side by hand.
 
     :param connections: how many there are for realm1 and role anonymous, all in one route: ``one``, ``two``, ...
+    :param websocket: the routers speak WebSocket instead of RawSocket.
     """
 
-    def __init__(self, connections: int = 1, **limits: int) -> None:
+    def __init__(self, connections: int = 1, *, websocket: bool = False, **limits: int) -> None:
         ids = ["one", "two", "three"][:connections]
-        unix = {"transport": {"type": "rawsocket", "endpoint": {"type": "unix", "path": "/run/router.sock"}}}
+        endpoint = {"type": "unix", "path": "/run/router.sock"}
+        unix: dict[str, Any] = {"transport": {"type": "rawsocket", "endpoint": endpoint}}
+        if websocket:
+            unix = {"transport": {"type": "websocket", "url": "ws://router:8080/ws", "endpoint": endpoint}}
         self.plane = FakePlane()
         self.clock = Clock()
         self.controller = ProxyController(self.clock, self.plane, "worker001", "node7", "ab" * 32)

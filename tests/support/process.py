@@ -16,6 +16,14 @@ SPAWN = Path(__file__).with_name("spawn.py")
 _LIVE: weakref.WeakSet[Child] = weakref.WeakSet()
 
 
+_SANITIZER = ("LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS", "PYTHONMALLOC", "PYTHONPATH")
+
+
+def peer_environment() -> dict[str, str]:
+    """The environment for programs that are not under test: without what instruments the proxy."""
+    return {name: value for name, value in os.environ.items() if name not in _SANITIZER}
+
+
 def live_children() -> list[Child]:
     """The children that somebody still holds, for failure reports."""
     return sorted(_LIVE, key=lambda child: child.name)
@@ -26,6 +34,7 @@ class Child:
 
     :param name: what error texts call it.
     :param argv: program and arguments.
+    :param env: its environment, None for that of a peer.
     :param stdin: keep a pipe to its standard input.
     :param nofile: limit of open descriptors, 0 for that of the tests.
     """
@@ -49,7 +58,7 @@ class Child:
             # A test run that is killed must not leave routers and proxies behind.
             [sys.executable, "-I", "-S", str(SPAWN), str(os.getpid()), str(nofile), *argv],
             cwd=cwd,
-            env=dict(os.environ if env is None else env),
+            env=peer_environment() if env is None else dict(env),
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -92,7 +92,8 @@ class ProxyProcess:
         path = config.directory / "proxy.json"
         path.write_text(json.dumps(config.as_dict(), indent=1))
         env = dict(os.environ)
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), env.get("PYTHONPATH")]))
+        # A build with assertions or sanitizers comes first where PYTHONPATH names one.
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(ROOT / "src")]))
         env["PYTHONUNBUFFERED"] = "1"
         argv = [sys.executable, "-m", "proxy", "run", str(path), "--threads", str(threads), "--log-level", log_level]
         self.child = Child("wamp-proxy", argv, cwd=config.directory, env=env, nofile=nofile)

@@ -1,10 +1,14 @@
 """Which router is tried next, and how long one that failed is left alone."""
 
+import base64
+import hashlib
+import re
+
 import pytest
 
 from proxy.connections import PAUSE_FIRST, PAUSE_JITTER, PAUSE_LIMIT
 from proxy.messages import SER_CBOR, SER_JSON
-from proxy.plane import CLOSED_DEADLINE, CLOSED_PEER, CLOSED_REFUSED, EV_CLOSED
+from proxy.plane import CLOSED_DEADLINE, CLOSED_PEER, CLOSED_REFUSED, EV_CLOSED, EV_HEAD
 from support.planes import FRONT, HELLO, WELCOME_DETAILS, Rig, back_conn
 
 ECONNREFUSED, EMFILE = 111, 24
@@ -171,6 +175,55 @@ def test_a_stopped_connection_is_not_tried():
     (_, _, (code, details, reason)), _ = rig.did()
     assert (code, reason) == (3, "wamp.error.network_failure")
     assert "none of the route's connections is started" in details["message"]
+
+
+def upgrade_response(request: bytes, subprotocol: str) -> bytes:
+    """What a router answers to the upgrade request (RFC 6455 4.2.2), behind the octet that EV_HEAD begins with."""
+    key = re.search(rb"(?i)sec-websocket-key: (\S+)", request)[1]
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head += f"Sec-WebSocket-Protocol: {subprotocol}\r\nSec-WebSocket-Accept: {accept.decode()}\r\n\r\n"
+    return b"\0" + head.encode()
+
+
+def websocket_login(rig):
+    """A client says HELLO; token and upgrade request of what is dialled."""
+    rig.open()
+    rig.says(HELLO)
+    (dial,) = rig.plane.take()
+    return dial[2], dial[6]
+
+
+def test_a_websocket_router_is_asked_for_the_clients_serializer():
+    rig = Rig(websocket=True)
+    token, request = websocket_login(rig)
+    assert request.startswith(b"GET /ws HTTP/1.1\r\n")
+    assert b"router:8080" in request
+    assert b"wamp.2.cbor\r\n" in request
+    rig.back(token, EV_HEAD, 0, upgrade_response(request, "wamp.2.cbor"))
+    assert rig.did() == [("upgrade", back_conn(token), b"", SER_CBOR)]
+    rig.answers(token, [2, 4242, WELCOME_DETAILS])
+    assert rig.state == "ESTABLISHED"
+
+
+@pytest.mark.parametrize("bad", ["subprotocol", "status", "key"])
+def test_a_websocket_router_that_does_not_upgrade_is_skipped(bad):
+    rig = Rig(2, websocket=True)
+    token, request = websocket_login(rig)
+    response = upgrade_response(request, "wamp.2.json" if bad == "subprotocol" else "wamp.2.cbor")
+    if bad == "status":
+        response = b"\0HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+    elif bad == "key":
+        response = response.replace(b"Accept: ", b"Accept: x")
+    rig.back(token, EV_HEAD, 0, response)
+    abort, dial = rig.plane.take()
+    assert abort == ("abort", back_conn(token))
+    assert connection_of(rig, dial[2]) == "two"
+    rig.back(token, EV_CLOSED, 2)
+    rig.back(dial[2], EV_CLOSED, REFUSED)
+    reason, text = abort_of(rig)
+    assert reason == "wamp.error.network_failure"
+    assert 'connection "one" refused the WebSocket handshake for subprotocol wamp.2.cbor' in text
 
 
 def test_a_rawsocket_router_is_never_pinged():

@@ -1,0 +1,174 @@
+"""What the two sides are told of each other: HELLO for the router, WELCOME for the client.
+
+The router trusts the proxy, so nothing of the client may pass for the proxy's own word; and what the proxy tells the
+router about the client is not sent back to the client.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from proxy.auth import Accept
+from proxy.messages import SERIALIZER_NAMES, SUBPROTOCOL_NAMES, MessageType, Welcome
+from proxy.plane import CODEC_WS
+
+__all__ = ["AGENT", "backend_hello", "forwarded_headers", "front_welcome", "transport_details"]
+
+AGENT: Final = "wamp-proxy"
+
+# The client's HTTP headers that its router is told. All others may carry secrets (Cookie, Authorization and the like).
+FORWARDED_HEADERS: Final = (
+    "host",
+    "origin",
+    "user-agent",
+    "accept-language",
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "sec-websocket-extensions",
+    "sec-websocket-protocol",
+    "sec-websocket-version",
+)
+# They stay in memory as long as the connection, so that a client must not make them long. Characters each.
+HEADER_VALUE_MAX: Final = 256
+
+
+def forwarded_headers(received: Mapping[str, str]) -> dict[str, str]:
+    """Those headers of the client's upgrade request that its router is told.
+
+    :param received: all of them, by lower-case name.
+    """
+    return {name: received[name][:HEADER_VALUE_MAX] for name in FORWARDED_HEADERS if name in received}
+
+
+def transport_details(kind: int, serializer: int, peer: str, headers: dict[str, str] | None) -> dict[str, Any]:
+    """The client's transport as autobahn's TransportDetails marshals it, for the router's session details.
+
+    :param kind: CODEC_WS or CODEC_RS.
+    :param peer: as :func:`proxy.plane.peer_text` has it.
+    :param headers: of :func:`forwarded_headers`; None for RawSocket.
+    """
+    is_websocket = kind == CODEC_WS
+    return {
+        "channel_type": "tcp",
+        "channel_framing": "websocket" if is_websocket else "rawsocket",
+        "channel_serializer": SERIALIZER_NAMES[serializer],
+        "own": None,
+        "peer": peer,
+        "is_server": True,
+        "own_pid": os.getpid(),
+        "own_tid": None,
+        "own_fd": -1,
+        "is_secure": False,
+        "channel_id": {},
+        "peer_cert": None,
+        "websocket_protocol": SUBPROTOCOL_NAMES[serializer] if is_websocket else None,
+        "websocket_extensions_in_use": [] if is_websocket else None,
+        "http_headers_received": headers,
+        "http_headers_sent": None,
+        "http_cbtid": None,
+    }
+
+
+# What a client may not say for itself: on the trusted connection the router would take it for the proxy's word.
+_OWN_KEYS: Final = frozenset({"realm", "roles", "agent", "transport", "resumable", "resume-session", "resume-token"})
+_OWN_PREFIXES: Final = ("auth", "proxy_", "x_cb_")
+
+
+def _clean_roles(roles: dict[str, Any]) -> dict[str, Any]:
+    """The client's roles with those features that are a plain yes or no.
+
+    Anything else makes a router drop the connection, and the client is to be told nothing worse than what it asked for.
+    """
+    cleaned: dict[str, Any] = {}
+    for role, attributes in roles.items():
+        features = attributes.get("features")
+        if features is None:
+            cleaned[role] = {}
+        else:
+            cleaned[role] = {
+                "features": {name: value for name, value in features.items() if type(value) is bool and name != "self"}
+            }
+    return cleaned
+
+
+def _passed_on(details: dict[str, Any]) -> dict[str, Any]:
+    """Other HELLO attributes of the client that go to the router: all that do not touch its identity.
+
+    The session resumption attributes go along only when they are complete and of the right types.
+    """
+    kept = {
+        key: value
+        for key, value in details.items()
+        if type(key) is str and key not in _OWN_KEYS and not key.startswith(_OWN_PREFIXES)
+    }
+    if type(details.get("resumable")) is bool:
+        kept["resumable"] = details["resumable"]
+    session_id, token = details.get("resume-session"), details.get("resume-token")
+    if type(session_id) is int and type(token) is str:
+        kept["resume-session"] = session_id
+        kept["resume-token"] = token
+    return kept
+
+
+def backend_hello(
+    details: dict[str, Any],
+    accept: Accept,
+    transport: dict[str, Any],
+    *,
+    asserts_identity: bool,
+    node_id: str,
+    public_key: str | None,
+) -> list[Any]:
+    """The HELLO that joins the router in the client's name.
+
+    :param details: HELLO.Details of the client.
+    :param accept: who the client is.
+    :param transport: the client's transport details, as autobahn marshals them.
+    :param asserts_identity: join by ``anonymous-proxy`` instead of ``anonymous``.
+    :param node_id: authid of the proxy itself.
+    :param public_key: hex of the node's public key, None without one.
+    """
+    hello = _passed_on(details)
+    hello["roles"] = _clean_roles(details["roles"])
+    hello["agent"] = details.get("agent") or AGENT
+    hello["authmethods"] = ["anonymous-proxy" if asserts_identity else "anonymous"]
+    if asserts_identity:
+        hello["authid"] = node_id
+    hello["authextra"] = {
+        "pubkey": public_key,
+        "proxy_realm": accept.realm,
+        "proxy_authid": accept.authid,
+        "proxy_authrole": accept.authrole,
+        "proxy_authmethod": accept.authmethod,
+        "proxy_authprovider": accept.authprovider,
+        "proxy_authextra": {**accept.authextra, "transport": transport},
+    }
+    return [int(MessageType.HELLO), accept.realm, hello]
+
+
+def front_welcome(welcome: Welcome, accept: Accept, asserts_identity: bool) -> dict[str, Any]:
+    """WELCOME.Details for the client: the router's, but for how the client was authenticated.
+
+    What the proxy told the router about the client, and the router told back, is not for the client: transport details
+    with HTTP headers, and the ``proxy_*`` attributes.
+    """
+    details = welcome.details
+    told = details.get("authextra")
+    authextra = {} if asserts_identity else dict(accept.authextra)
+    if isinstance(told, dict):
+        authextra.update(
+            (key, value)
+            for key, value in told.items()
+            if key not in ("transport", "pubkey") and not (type(key) is str and key.startswith("proxy_"))
+        )
+    details["authextra"] = authextra
+    details["authmethod"] = accept.authmethod
+    details["authprovider"] = accept.authprovider
+    for key in ("realm", "authid", "authrole"):
+        # Some routers leave out what they think is known.
+        details.setdefault(key, getattr(accept, key))
+    return details

@@ -210,6 +210,8 @@ cdef class Relay:
         bint ping_restart_on_traffic=False, bint nodelay=False, bint keepalive=False,
     ):
         """Register what the connections of a transport or backend share; returns its number (see proxy/_relay.pyi)."""
+        if self.relay == NULL:
+            raise RuntimeError("the relay was released")
         if kind not in (CODEC_WS, CODEC_RS):
             raise ValueError(f"kind: {kind}, expected CODEC_WS or CODEC_RS")
         if low_water >= high_water:

@@ -230,7 +230,12 @@ def _proxy_config(connection: dict[str, Any], host: str, ws_port: int, rawsocket
         "connections": {"router": connection},
         "routes": {REALM: {"anonymous": "router"}},
         "transports": [
-            {"type": "websocket", "id": "websocket", "endpoint": {**address, "port": ws_port}},
+            {
+                "type": "websocket",
+                "id": "websocket",
+                "endpoint": {**address, "port": ws_port},
+                "url": f"ws://localhost:{ws_port}/ws",
+            },
             {"type": "rawsocket", "id": "rawsocket", "endpoint": {**address, "port": rawsocket_port}},
         ],
     }

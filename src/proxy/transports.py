@@ -6,6 +6,7 @@ import os
 import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
 
@@ -222,7 +223,7 @@ def _policy(config: TransportConfig) -> Policy | None:
     options = config.options
     is_wamp = isinstance(config, WebSocketTransport)
     return Policy(
-        path=None,  # any, as in Crossbar.io
+        path=_path(config.url),
         serializers=config.serializers if isinstance(config, WebSocketTransport) else tuple(SERIALIZERS),
         allowed_origins=options.allowed_origins,
         allow_null_origin=options.allow_null_origin,
@@ -232,6 +233,12 @@ def _policy(config: TransportConfig) -> Policy | None:
         external_port=options.external_port,
         server_text=SERVER_TEXT,
     )
+
+
+def _path(url: str | None) -> str | None:
+    """The only path that clients may ask for, if ``url`` names one; else any will do, as in Crossbar.io."""
+    path = urlsplit(url).path if url is not None else ""
+    return path if path not in ("", "/") else None
 
 
 def _params(config: TransportConfig) -> dict[str, Any]:

@@ -10,6 +10,8 @@ cdef void command_dial(loop_t *loop, const entry_t *cmd) noexcept nogil:
     cdef conn_t *c = NULL
     cdef int err = 0
     cdef int fd = -1
+    if front != NULL and front.side != SIDE_FRONT:
+        front = NULL
     if cmd.conn == 0 or (front != NULL and front.peer == 0 and front.phase == PHASE_JOIN):
         fd = socket((<const sockaddr *>cmd.data).sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
         err = errno if fd == -1 else 0
@@ -109,7 +111,7 @@ cdef void command_upgrade(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept 
 
 cdef void command_link(loop_t *loop, conn_t *front, const entry_t *cmd) noexcept nogil:
     cdef conn_t *back = conn_find(loop, cmd.owner)
-    if front.phase != PHASE_JOIN or front.codec.serializer == SER_NONE or back == front:
+    if front.phase != PHASE_JOIN or front.side != SIDE_FRONT or front.codec.serializer == SER_NONE:
         return
     if back != NULL and ((front.peer and front.peer != back.slot + 1) or (back.peer and back.peer != front.slot + 1)):
         return                                        # one of them belongs to somebody else
@@ -139,25 +141,25 @@ cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nog
     if cmd.kind == CMD_UPGRADE:
         command_upgrade(loop, c, cmd)
     elif cmd.kind == CMD_REPLY:
-        if c.phase < PHASE_JOIN:                      # later, HTTP would land among frames
+        if c.side == SIDE_FRONT and c.phase < PHASE_JOIN:  # later, HTTP would land among frames
             conn_queue(loop, c, cmd.data, cmd.length)
-        conn_close(loop, c, 0, NULL, 0)
+            conn_close(loop, c, 0, NULL, 0)
     elif cmd.kind == CMD_SEND:
         if c.phase == PHASE_JOIN or c.phase == PHASE_LINKED:
             if conn_put_message(loop, c, conn_opcode(c), cmd.data, cmd.length) < 0:
                 conn_lost(loop, c, CLOSED_NOMEM, 0)
             elif c.phase == PHASE_JOIN and buf_len(&c.tx) > c.params.high_water:
-                c.flags |= FL_PRESSED                 # it asks and does not read: answers must not pile up
+                c.flags |= FL_FLOODED                 # it asks and does not read: answers must not pile up
     elif cmd.kind == CMD_NEXT:
         command_next(loop, c, cmd.arg)
     elif cmd.kind == CMD_UNDIAL:
-        if c.peer and c.phase != PHASE_LINKED:
+        if c.side == SIDE_FRONT and c.peer and c.phase != PHASE_LINKED:
             conn_latch(conn_peer(loop, c), CLOSED_LOCAL, 0)
             conn_destroy(loop, conn_peer(loop, c))
     elif cmd.kind == CMD_LINK:
         command_link(loop, c, cmd)
     elif cmd.kind == CMD_LINK_SELF:
-        if c.phase == PHASE_JOIN and c.peer == 0:
+        if c.phase == PHASE_JOIN and c.peer == 0 and c.side == SIDE_FRONT:
             link_join(loop, c, c)
     elif cmd.kind == CMD_UNLINK:
         link_part(loop, c)

@@ -40,7 +40,7 @@ cdef void event_lost(loop_t *loop, conn_t *c) noexcept nogil:
     if c == NULL:
         return
     conn_latch(c, CLOSED_NOMEM, 0)
-    c.flags |= FL_NO_READ
+    c.flags |= FL_PAUSED | FL_NO_READ
     c.deadline = loop.now + 1
     timer_arm(loop, c)
 
@@ -144,7 +144,8 @@ cdef ssize_t conn_send(loop_t *loop, conn_t *c, const iovec *iov, size_t count) 
             continue
         if err == EAGAIN or err == ENOBUFS:
             return 0
-        conn_latch(c, CLOSED_RESET, err)
+        if c.reason == CLOSED_NONE:
+            c.err = err                               # for conn_lost, which knows what it means in this phase
         return ST_IO
 
 
@@ -181,13 +182,14 @@ cdef void conn_relieve(loop_t *loop, conn_t *c) noexcept nogil:
     cdef conn_t *peer
     if buf_len(&c.tx) > c.params.low_water:
         return
+    if c.flags & FL_FLOODED:
+        c.flags &= ~<uint32_t>FL_FLOODED
+        conn_ready(loop, c)
     peer = conn_peer(loop, c)
-    if peer != NULL and peer.flags & FL_PRESSED and buf_len(&peer.tx) <= peer.params.high_water:
+    if peer != NULL and peer.flags & FL_PRESSED:
+        # Its own queue does not matter here: if each direction waited for the other, both could wait for ever.
         peer.flags &= ~<uint32_t>FL_PRESSED
         conn_ready(loop, peer)
-    if c.flags & FL_PRESSED and (peer == NULL or buf_len(&peer.tx) <= peer.params.high_water):
-        c.flags &= ~<uint32_t>FL_PRESSED
-        conn_ready(loop, c)
 
 
 cdef int conn_queue(loop_t *loop, conn_t *c, const uint8_t *p, size_t n) noexcept nogil:
@@ -311,6 +313,15 @@ cdef void conn_destroy(loop_t *loop, conn_t *c) noexcept nogil:
     pool_give(loop, c)
 
 
+cdef int conn_error(conn_t *c) noexcept nogil:
+    """What the socket failed with, an errno; 0: it did not."""
+    cdef int err = 0
+    cdef socklen_t n = sizeof(err)
+    if getsockopt(c.fd, SOL_SOCKET, SO_ERROR, &err, &n) == -1:
+        return errno
+    return err
+
+
 cdef void conn_shut(loop_t *loop, conn_t *c) noexcept nogil:
     """All is flushed: end our side, then read until the peer ends its own, so that no reset destroys our last words."""
     if c.phase == PHASE_LINGER:
@@ -320,7 +331,7 @@ cdef void conn_shut(loop_t *loop, conn_t *c) noexcept nogil:
         return
     c.phase = PHASE_LINGER
     buf_free(loop, &c.rx)
-    c.flags &= ~<uint32_t>(FL_PAUSED | FL_PRESSED | FL_NO_READ)
+    c.flags &= ~<uint32_t>FL_STOPPED
     conn_ready(loop, c)
 
 
@@ -337,7 +348,7 @@ cdef void conn_close(loop_t *loop, conn_t *c, uint16_t code, const uint8_t *reas
         conn_put_close(loop, c, code, reason, n)
     c.phase = PHASE_CLOSING
     c.ping_at = 0
-    c.flags &= ~<uint32_t>(FL_PAUSED | FL_PRESSED | FL_NO_READ)
+    c.flags &= ~<uint32_t>FL_STOPPED
     conn_deadline(loop, c, c.params.close_ms if c.params.close_ms else ORPHAN_MS)
     conn_ready(loop, c)
 
@@ -357,7 +368,7 @@ cdef void conn_fail(loop_t *loop, conn_t *c, int status) noexcept nogil:
 
 cdef void conn_lost(loop_t *loop, conn_t *c, uint8_t reason, int err) noexcept nogil:
     """The peer ended or the socket failed. What is queued for a peer that only ended its own side still leaves."""
-    if c.side == SIDE_BACK and c.phase < PHASE_WAIT:
+    if c.side == SIDE_BACK and c.phase < PHASE_WAIT and reason != CLOSED_NOMEM:
         conn_latch(c, CLOSED_REFUSED, err if c.phase == PHASE_CONNECT else HANDSHAKE_DROPPED)
     conn_latch(c, reason, err)
     if reason == CLOSED_PEER and buf_len(&c.tx) and PHASE_WAIT <= c.phase <= PHASE_CLOSING:
@@ -377,11 +388,14 @@ cdef void conn_ping(loop_t *loop, conn_t *c) noexcept nogil:
     cdef uint32_t n = c.params.ping_size
     cdef uint32_t i
     cdef uint32_t key
-    if c.params.ping_restart and c.last_rx + c.params.ping_interval_ms > loop.now:
-        c.flags &= ~<uint32_t>FL_PING_OUT
-        c.ping_at = c.last_rx + c.params.ping_interval_ms
-        return
-    if c.flags & (FL_PAUSED | FL_PRESSED | FL_NO_READ):
+    cdef uint32_t wait = c.params.ping_timeout_ms if c.params.ping_timeout_ms else c.params.ping_interval_ms
+    if c.params.ping_restart:
+        if c.flags & FL_PING_OUT and c.last_rx + wait >= c.ping_at:
+            c.flags &= ~<uint32_t>FL_PING_OUT         # whatever came since the ping is as good as the pong
+        if c.last_rx + c.params.ping_interval_ms > loop.now:
+            c.ping_at = c.last_rx + c.params.ping_interval_ms
+            return
+    if c.flags & FL_STOPPED:
         # We do not read from it, so its pong may lie in the socket: ask again later instead of blaming it.
         c.flags &= ~<uint32_t>FL_PING_OUT
         c.ping_at = loop.now + c.params.ping_interval_ms
@@ -397,9 +411,11 @@ cdef void conn_ping(loop_t *loop, conn_t *c) noexcept nogil:
     key = conn_key(loop)
     memcpy(body + 4, &key, 4)
     memcpy(&c.ping_key, body, 8)
-    conn_put(loop, c, OP_PING, body, n, True)
+    if conn_put(loop, c, OP_PING, body, n, True) < 0:
+        conn_lost(loop, c, CLOSED_NOMEM, 0)
+        return
     c.flags |= FL_PING_OUT
-    c.ping_at = loop.now + (c.params.ping_timeout_ms if c.params.ping_timeout_ms else c.params.ping_interval_ms)
+    c.ping_at = loop.now + wait
 
 
 cdef void conn_pong(loop_t *loop, conn_t *c, const uint8_t *p, size_t n) noexcept nogil:

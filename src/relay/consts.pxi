@@ -93,6 +93,7 @@ cdef enum:                         # PLAN: what the gate wants done with a messa
     # < 0: a violation, one of ST_MALFORMED .. ST_FORBIDDEN
 
 cdef enum:                         # more limits of the connection layer
+    BROKEN_READS_MAX = 16          # times READ_BUDGET: what is read from a connection that can send no more
     ACCEPT_BURST = 32              # connections accepted per wake-up before others get their turn
     ACCEPT_RETRY_MS = 250          # pause after accept() ran out of descriptors or memory
     CONNECT_RETRY_MS = 4           # a Unix socket whose backlog is full answers EAGAIN and signals nothing: ask again
@@ -133,7 +134,7 @@ cdef enum:                         # FL: flags of a connection
     FL_EOF_HINT = 2                # the peer's end is shut down: a short read is not the end, read until 0
     FL_WR_BLOCKED = 4              # the last send was short: EPOLLOUT is armed
     FL_PAUSED = 8                  # the control plane has something to decide first
-    FL_PRESSED = 16                # the peer's (or, for pongs, the own) queue is over high water
+    FL_PRESSED = 16                # the peer's queue is over high water
     FL_READY = 32                  # in the loop's ready list
     FL_KNOWN = 64                  # an event named this connection, so its end must be told
     FL_REPORTED = 128              # EV_CLOSED is out: the control plane knows it no more
@@ -144,6 +145,8 @@ cdef enum:                         # FL: flags of a connection
     FL_CONNECT_RETRY = 4096
     FL_NO_READ = 8192              # nothing more is read from this connection (violation)
     FL_COUNTED = 16384             # counts towards its listener's max_connections
+    FL_FLOODED = 32768             # the own queue is over high water with answers (pongs) that are not fetched
+    FL_STOPPED = FL_PAUSED | FL_PRESSED | FL_NO_READ | FL_FLOODED  # any reason not to read
 
 cdef enum:                         # CLOSED: why a connection ended, first reason wins
     CLOSED_NONE = 0

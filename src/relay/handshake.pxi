@@ -25,11 +25,8 @@ cdef void conn_connect(loop_t *loop, conn_t *c) noexcept nogil:
 
 cdef void conn_connected(loop_t *loop, conn_t *c) noexcept nogil:
     """connect() is decided: begin the handshake of a backend connection."""
-    cdef int err = 0
-    cdef socklen_t n = sizeof(err)
     cdef uint8_t hello[RS_HEADER_LEN]
-    if getsockopt(c.fd, SOL_SOCKET, SO_ERROR, &err, &n) == -1:
-        err = errno
+    cdef int err = conn_error(c)
     if err:
         conn_lost(loop, c, CLOSED_REFUSED, err)
         return
@@ -40,7 +37,9 @@ cdef void conn_connected(loop_t *loop, conn_t *c) noexcept nogil:
     if c.codec.kind == CODEC_RS:
         c.phase = PHASE_RS_HELLO
         rs_hello_put(hello, c.codec.serializer, <uint32_t>c.codec.max_message)
-        conn_queue(loop, c, hello, RS_HEADER_LEN)
+        if conn_queue(loop, c, hello, RS_HEADER_LEN) < 0:
+            conn_lost(loop, c, CLOSED_NOMEM, 0)
+            return
     else:
         c.phase = PHASE_HEAD                          # the request waits in tx
     conn_ready(loop, c)
@@ -54,7 +53,8 @@ cdef void conn_begin_join(loop_t *loop, conn_t *c, uint32_t ms) noexcept nogil:
         c.ping_at = loop.now + c.params.ping_interval_ms
     conn_deadline(loop, c, ms)
     if buf_len(&c.hold):
-        conn_put_message(loop, c, conn_opcode(c), buf_ptr(&c.hold), buf_len(&c.hold))
+        if conn_put_message(loop, c, conn_opcode(c), buf_ptr(&c.hold), buf_len(&c.hold)) < 0:
+            conn_deadline(loop, c, 1)                 # latched: no memory
         buf_free(loop, &c.hold)
     conn_ready(loop, c)
 
@@ -95,9 +95,11 @@ cdef int rs_hello_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     buf_consume(loop, b, RS_HEADER_LEN)
     max_in = <uint32_t>c.codec.max_message
     rs_hello_put(octets, c.codec.serializer, max_in)
-    conn_queue(loop, c, octets, RS_HEADER_LEN)
-    event_emit(loop, EV_OPEN, c, c.codec.serializer, addr, conn_peer_address(c, addr), NULL, 0)
+    if conn_queue(loop, c, octets, RS_HEADER_LEN) < 0:
+        conn_lost(loop, c, CLOSED_NOMEM, 0)
+        return ST_MORE
     conn_begin_join(loop, c, c.params.hello_ms)
+    event_emit(loop, EV_OPEN, c, c.codec.serializer, addr, conn_peer_address(c, addr), NULL, 0)
     return ST_OK
 
 
@@ -153,7 +155,7 @@ cdef int control_input(loop_t *loop, conn_t *c, const frame_t *f) noexcept nogil
             conn_lost(loop, c, CLOSED_NOMEM, 0)
             return ST_MORE
         if buf_len(&c.tx) > c.params.high_water:
-            c.flags |= FL_PRESSED                     # it pings and does not read: pongs must not pile up
+            c.flags |= FL_FLOODED                     # it pings and does not read: pongs must not pile up
         return ST_OK
     if f.kind == FRAME_PONG:
         conn_pong(loop, c, f.payload, f.length)

@@ -74,9 +74,9 @@ cdef int link_pump(loop_t *loop, conn_t *c, conn_t *to, spans_t *s) noexcept nog
     if buf_len(&to.tx) == 0:
         n = conn_send(loop, to, s.iov, s.count)
         if n < 0:
-            conn_lost(loop, to, CLOSED_RESET, to.err)
-            return ST_IO
-        if n < <ssize_t>s.octets:
+            n = 0                                     # conn_run sees it fail again, and reads what `to` said last
+            conn_ready(loop, to)
+        elif n < <ssize_t>s.octets:
             conn_blocked(loop, to)
     if n < <ssize_t>s.octets:
         if spans_keep(loop, to, s, n) < 0:
@@ -139,7 +139,7 @@ cdef void link_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     s.octets = 0
     s.end = NULL
     s.floor = b.base
-    while st > 0 and not c.flags & (FL_PAUSED | FL_PRESSED | FL_NO_READ):
+    while st > 0 and not c.flags & FL_STOPPED:
         st = frame_next(&c.codec, buf_ptr(b), buf_len(b), &f)
         if st <= 0:
             break

@@ -21,7 +21,7 @@ cdef void conn_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     cdef uint32_t gen = c.gen
     cdef int st = ST_OK
     while st > 0:
-        if c.gen != gen or c.fd < 0 or buf_len(b) == 0 or c.flags & (FL_PAUSED | FL_PRESSED | FL_NO_READ):
+        if c.gen != gen or c.fd < 0 or buf_len(b) == 0 or c.flags & FL_STOPPED:
             return
         if c.phase == PHASE_LINKED:
             link_input(loop, c, b)
@@ -90,12 +90,12 @@ cdef void conn_read(loop_t *loop, conn_t *c) noexcept nogil:
     cdef size_t room
     cdef ssize_t n
     cdef int err
-    if c.rx.base != NULL and not c.flags & (FL_PAUSED | FL_PRESSED | FL_NO_READ) and c.phase != PHASE_CONNECT:
+    if c.rx.base != NULL and not c.flags & FL_STOPPED and c.phase != PHASE_CONNECT:
         conn_input(loop, c, &c.rx)
         if c.gen != gen or c.fd < 0:
             return
         conn_keep(loop, c, &c.rx)
-    while c.flags & FL_RD_READY and not c.flags & (FL_PAUSED | FL_PRESSED | FL_NO_READ):
+    while c.flags & FL_RD_READY and not c.flags & FL_STOPPED:
         if budget == 0:
             conn_ready(loop, c)
             return
@@ -128,6 +128,23 @@ cdef void conn_read(loop_t *loop, conn_t *c) noexcept nogil:
             return
 
 
+cdef void conn_broken(loop_t *loop, conn_t *c) noexcept nogil:
+    """A send failed. What the peer said before it ended still counts: its GOODBYE or ABORT is the true reason."""
+    cdef uint32_t gen = c.gen
+    cdef int i
+    if c.phase == PHASE_JOIN or c.phase == PHASE_LINKED:
+        conn_latch(c, CLOSED_RESET, c.err)
+        buf_free(loop, &c.tx)
+        c.flags |= FL_RD_READY | FL_EOF_HINT
+        for i in range(BROKEN_READS_MAX):
+            if c.flags & FL_STOPPED:
+                break
+            conn_read(loop, c)
+            if c.gen != gen or c.fd < 0:
+                return
+    conn_lost(loop, c, CLOSED_RESET, c.err)
+
+
 cdef void conn_run(loop_t *loop, conn_t *c) noexcept nogil:
     """Whatever there is to do for a connection: flush, finish closing, read."""
     cdef uint32_t gen = c.gen
@@ -135,7 +152,7 @@ cdef void conn_run(loop_t *loop, conn_t *c) noexcept nogil:
         return
     if buf_len(&c.tx) and not c.flags & FL_WR_BLOCKED:
         if conn_flush(loop, c) < 0:
-            conn_lost(loop, c, CLOSED_RESET, c.err)
+            conn_broken(loop, c)
             return
     if c.phase == PHASE_CLOSING and buf_len(&c.tx) == 0:
         if not c.flags & FL_CLOSE_SENT or c.flags & FL_CLOSE_SEEN:
@@ -147,6 +164,7 @@ cdef void conn_run(loop_t *loop, conn_t *c) noexcept nogil:
 
 cdef void conn_event(loop_t *loop, conn_t *c, uint32_t events) noexcept nogil:
     """One readiness event of a connection."""
+    cdef int err
     if c.phase == PHASE_CONNECT:
         if not c.flags & FL_CONNECT_RETRY and events & (<uint32_t>EPOLLOUT | <uint32_t>EPOLLERR | <uint32_t>EPOLLHUP):
             conn_connected(loop, c)
@@ -155,13 +173,14 @@ cdef void conn_event(loop_t *loop, conn_t *c, uint32_t events) noexcept nogil:
         c.flags |= FL_EOF_HINT | FL_RD_READY
         if c.flags & FL_PAUSED:
             # Nothing will be read before the control plane has decided, and there is nobody left to decide for.
-            conn_lost(loop, c, CLOSED_PEER, 0)
+            err = conn_error(c) if events & <uint32_t>EPOLLERR else 0
+            conn_lost(loop, c, CLOSED_RESET if err else CLOSED_PEER, err)
             return
     if events & <uint32_t>EPOLLIN:
         c.flags |= FL_RD_READY
     if events & <uint32_t>EPOLLOUT and c.flags & FL_WR_BLOCKED:
         if conn_flush(loop, c) < 0:
-            conn_lost(loop, c, CLOSED_RESET, c.err)
+            conn_broken(loop, c)
             return
     conn_run(loop, c)
 

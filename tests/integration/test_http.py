@@ -36,6 +36,7 @@ class Fronts:
         self.small = config.listen("websocket", limits={"max_head_size": 1024, "handshake_timeout": 300})
         self.any = config.listen("websocket", options={"require_websocket_subprotocol": False})
         self.cbor = config.listen("websocket", serializers=["cbor"])
+        self.path = config.listen("websocket", url="ws://localhost:8080/ws")
         self.proxy = ProxyProcess(config)
 
 
@@ -103,6 +104,21 @@ def test_http_1_0(fronts: Fronts) -> None:
     """WebSocket needs HTTP/1.1 (RFC 6455 4.1)."""
     head = upgrade_request(fronts.plain, KEY, "wamp.2.cbor").replace(b"HTTP/1.1", b"HTTP/1.0")
     assert exchange(fronts.plain, head)[0] in (400, 426, 505)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/ws", 101), ("/ws/", 101), ("/ws?a=b", 101), ("/", 404), ("/wss", 404), ("/ws/x", 404)]
+)
+def test_path(path: str, status: int, fronts: Fronts) -> None:
+    """404 where ``url`` names another path; without a path in ``url``, every one will do."""
+    head = upgrade_request(fronts.path, KEY, "wamp.2.cbor")
+    head = f"GET {path} HTTP/1.1\r\n".encode() + head.partition(b"\r\n")[2]
+    wire = Wire(fronts.path.connect())
+    try:
+        wire.write(head)
+        assert wire.read_head().split()[1] == str(status).encode()
+    finally:
+        wire.close()
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])

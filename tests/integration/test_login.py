@@ -326,3 +326,23 @@ def test_configured_identity(stub: StubRouter, config: Config, make_proxy) -> No
     assert (extra["proxy_authid"], extra["proxy_authrole"]) == ("visitor", "guest")
     assert peer.recv_type(WELCOME)[2]["realm"] == "fixed"
     peer.close()
+
+
+def test_one_line_per_login_and_logout(stub: StubRouter, config: Config, make_proxy) -> None:
+    """The log names a session once when it joins and once when it leaves, and no message between."""
+    config.stub("stub", stub.endpoint)
+    front = config.listen("websocket")
+    proxy: ProxyProcess = make_proxy(config)
+    client = raw.dial(front)
+    client.send(hello())
+    router, _ = stub.accept_session(987654321)
+    client.recv_type(WELCOME)
+    for number in range(50):
+        client.send([raw.PUBLISH, number + 1, {}, "com.example.private", ["private"]])
+        router.recv()
+    client.close()
+    router.recv_end()
+    proxy.child.wait_line("987654321 left", errors=True)
+    lines = [line for line in proxy.child.errors if "987654321" in line]
+    assert len(lines) == 2
+    assert "private" not in proxy.child.output

@@ -26,7 +26,7 @@ def login(front: Endpoint, *stubs: StubRouter) -> int:
     """Log in once; the index of the stub that was asked."""
     client = raw.dial(front)
     client.send(hello())
-    chosen: list[int] = []
+    chosen: list[tuple[int, raw.Peer]] = []
 
     def asked() -> bool:
         for index, stub in enumerate(stubs):
@@ -37,14 +37,16 @@ def login(front: Endpoint, *stubs: StubRouter) -> int:
                 continue
             finally:
                 stub.sock.settimeout(15.0)
-            chosen.append(index)
-            return bool(router)
+            chosen.append((index, router))
+            return True
         return False
 
     wait_until(asked, "a router is asked")
-    assert client.recv_type(WELCOME)[1] == chosen[0] + 1
+    index, router = chosen[0]
+    assert client.recv_type(WELCOME)[1] == index + 1
     client.close()
-    return chosen[0]
+    router.recv_end()
+    return index
 
 
 def test_turns(tmp_path: Path, config: Config, make_proxy: Callable[..., Any]) -> None:

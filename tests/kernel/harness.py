@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -279,6 +279,8 @@ class Session:
 class Plane:
     """A Relay, its threads, and the control plane's end of it."""
 
+    patience = TIMEOUT  # seconds that pump() sleeps at most when nothing comes
+
     def __init__(self, threads: int = 1) -> None:
         self.relay = R.Relay(threads)
         self.threads = [threading.Thread(target=self.relay.run, args=(i,), name=f"relay-{i}") for i in range(threads)]
@@ -309,19 +311,20 @@ class Plane:
                 self.ended[event.conn] = event
 
     def wait(
-        self, kind: int, *, conn: int | None = None, owner: int | None = None, where: Callable[[Event], bool] | None = None
+        self, kind: int, *, conn: int | None = None, owner: int | None = None, arg: int | None = None
     ) -> Event:
-        """Take the first fresh event that fits."""
+        """Take the first fresh event that fits; of ``arg`` only the lowest octet is looked at."""
         end = time.monotonic() + TIMEOUT
         while True:
             for event in self.fresh:
                 if event.kind == kind and conn in (None, event.conn) and owner in (None, event.owner):
-                    if where is None or where(event):
-                        self.fresh.remove(event)
-                        return event
+                    if arg not in (None, event.arg & 0xFF):
+                        continue
+                    self.fresh.remove(event)
+                    return event
             left = end - time.monotonic()
             assert left > 0, f"no event {kind} of connection {conn}, owner {owner}; fresh: {self.fresh}"
-            self.pump(left)
+            self.pump(min(left, self.patience))
 
     def closed(self, conn: int) -> Event:
         """Wait for the end of a connection."""
@@ -390,8 +393,8 @@ class Plane:
         return router
 
     def dial(
-        self, front: int, router: Router, *, serializer: int = R.SER_CBOR, hello: bytes = HELLO, timeout_ms: int = 20000,
-        join_ms: int = 20000, address: bytes | None = None, **params: Any,
+        self, front: int, router: Router, *, serializer: int = R.SER_CBOR, hello: bytes = HELLO,
+        timeout_ms: int = 20000, join_ms: int = 20000, address: bytes | None = None, **params: Any,
     ) -> int:
         """Begin a backend connection; its token."""
         token = self.token()
@@ -471,7 +474,7 @@ class Plane:
             self.pump(0.005)
 
     def idle(self) -> None:
-        """Wait until the data plane holds nothing: no connection, link, timer, buffer but the scratch ones, or entry."""
+        """Wait until the data plane holds nothing: no connection, link, timer, entry, and no buffer but scratch."""
         self.settle(
             connections=0, links=0, timers=0, buffers=self.relay.threads, command_ring=0, event_ring=0, event_overflow=0
         )

@@ -13,7 +13,21 @@ import cbor2
 import pytest
 
 from kernel.harness import (
-    BINARY, CLOSE, CONT, GOODBYE, HELLO, PING, PONG, TEXT, WELCOME, End, Plane, Session, call, call_of, result,
+    BINARY,
+    CLOSE,
+    CONT,
+    GOODBYE,
+    HELLO,
+    PING,
+    PONG,
+    TEXT,
+    WELCOME,
+    End,
+    Plane,
+    Session,
+    call,
+    call_of,
+    result,
 )  # fmt: skip
 from proxy import _relay as R
 
@@ -225,7 +239,7 @@ def relink(plane: Plane, session: Session, back_kind: str) -> Session:
 
 @pairs
 def test_unlink_and_link_again(plane: Plane, front_kind: str, back_kind: str) -> None:
-    session = plane.session(front_kind, back_kind)
+    session = plane.session(front_kind, back_kind, back={"close_ms": 30})
     session.client.send(call(10, 1))
     assert session.router.recv() == call(10, 1)
     old = session
@@ -249,7 +263,6 @@ def test_a_message_cut_by_unlink_stays_whole(plane: Plane) -> None:
     message = call(60_000)
     octets = b"".join(session.client.fragments(message, [1000, 0, 30_000]))
     session.client.write(octets[:40_000])
-    session.client.write(session.client.frame(b"", PONG)[:0])
     plane.barrier()
     session = relink(plane, session, "rs")
     session.client.write(octets[40_000:])
@@ -281,7 +294,8 @@ def test_control_messages_come_after_what_was_sent_before(plane: Plane, side: st
 @pytest.mark.parametrize("message", [HELLO, b"", b"\xff", WELCOME + b"\0", cbor2.dumps([5, "", {}])])
 def test_violations_are_not_relayed_and_stop_reading(plane: Plane, message: bytes) -> None:
     session = plane.session("ws", "rs")
-    session.client.write(session.client.frame(call(1, 1)) + session.client.frame(message) + session.client.frame(call(1, 2)))
+    for octets in (call(1, 1), message, call(1, 2)):
+        session.client.send(octets)
     event = plane.wait(R.EV_VIOLATION, conn=session.front)
     assert event.arg < 0
     assert session.router.recv() == call(1, 1)

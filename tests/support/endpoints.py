@@ -29,10 +29,15 @@ class Endpoint:
         return f"{'ws' if self.kind == 'websocket' else 'rs'}-{'unix' if self.path else 'tcp'}"
 
     @property
+    def authority(self) -> str:
+        """Host and port as a URL and the Host header have them; a Unix socket has no better name than localhost."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return "localhost" if self.path else f"{host}:{self.port}"
+
+    @property
     def url(self) -> str:
         """The URL clients use; for Unix sockets only the part behind the host matters."""
-        host = "localhost" if self.path else f"{self.host}:{self.port}"
-        return f"ws://{host}{self.resource}" if self.kind == "websocket" else f"rs://{host}"
+        return f"ws://{self.authority}{self.resource}" if self.kind == "websocket" else f"rs://{self.authority}"
 
     def connect(self, timeout: float = 10.0) -> socket.socket:
         """A connected socket; raises OSError."""

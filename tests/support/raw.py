@@ -377,7 +377,7 @@ class RawSocketPeer(Peer):
 def upgrade_request(endpoint: Endpoint, key: str, protocols: str, **headers: str) -> bytes:
     """The head of a WebSocket opening handshake; ``headers`` adds to or (None) takes from it, '_' stands for '-'."""
     fields: dict[str, str | None] = {
-        "Host": f"{endpoint.host}:{endpoint.port}" if endpoint.port else "localhost",
+        "Host": endpoint.authority,
         "Upgrade": "websocket",
         "Connection": "Upgrade",
         "Sec-WebSocket-Key": key,

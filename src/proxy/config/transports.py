@@ -197,7 +197,7 @@ _LATER = NoEffect("accepted, has no effect")
 
 
 class WebSocketTransport(Model):
-    """WAMP over WebSocket. Clients may ask for any path, as in Crossbar.io; ``url`` only describes the transport."""
+    """WAMP over WebSocket. Clients may ask for any path, as in Crossbar.io, unless ``url`` names one."""
 
     type: Literal["websocket"] = "websocket"
     id: Identifier = "transport000"

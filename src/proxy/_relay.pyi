@@ -38,7 +38,7 @@ CLOSED_DEADLINE: int    # the phase's deadline passed
 CLOSED_STALL: int       # the peer did not read for stall_timeout with data queued
 CLOSED_PING: int        # the peer did not answer a ping in time
 CLOSED_PROTOCOL: int    # the peer broke framing or handshake (the right close code or error octets were sent)
-CLOSED_TOO_BIG: int     # a message over the limit (incoming)
+CLOSED_TOO_BIG: int     # an incoming message over our limit, or one from the control plane over the peer's
 CLOSED_REFUSED: int     # dial: connect failed, see errno; HANDSHAKE_DROPPED + n: refused with RawSocket error octet n
 CLOSED_NOMEM: int
 CLOSED_FRONT_GONE: int  # backend only: its frontend ended before the link

@@ -29,6 +29,7 @@ from proxy.plane import (
     CLOSED_DEADLINE,
     CLOSED_FRONT_GONE,
     CLOSED_REFUSED,
+    CLOSED_TOO_BIG,
     EV_CLOSED,
     EV_HEAD,
     EV_MESSAGE,
@@ -337,6 +338,8 @@ class BackendJoin:
         elif reason == CLOSED_REFUSED and number in OUT_OF_DESCRIPTORS:
             log.error("connection %s cannot be dialled: the proxy is out of file descriptors", connection.id)
             self._failures.append((connection.id, "cannot be dialled, the proxy is out of file descriptors"))
+        elif reason == CLOSED_TOO_BIG:
+            self._failures.append((connection.id, "does not take a HELLO of this size"))
         elif reason in (CLOSED_REFUSED, CLOSED_DEADLINE):
             if self._next_address(connection):
                 return

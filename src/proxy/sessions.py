@@ -375,6 +375,13 @@ class FrontSession:
             else:
                 self._close(CODE_PROTOCOL_ERROR)
 
+    def _on_crossed(self, code: int, data: bytes) -> None:
+        """The client's own GOODBYE crossed the one to it; both mean the same. It is read from already."""
+        if self.transport.controller.is_stopping:
+            self._close(CODE_GOING_AWAY)
+        else:
+            self.state = State.OPEN
+
     def _on_back_lost(self, arg: int, data: bytes) -> None:
         self._log_left(f"the router's connection: {closed_text(arg)}")
         self._lose_back("the connection to the router is lost")
@@ -481,8 +488,7 @@ FRONT: Final[dict[State, dict[int, Handler]]] = {
     State.LEAVING: {EV_CLOSED: FrontSession._on_lost},
     State.DISMISSED: {
         EV_MESSAGE: FrontSession._on_answer,
-        # The client's own GOODBYE crossed the one to it; both mean the same.
-        EV_CONTROL: FrontSession._on_answer,
+        EV_CONTROL: FrontSession._on_crossed,
         EV_VIOLATION: FrontSession._on_violation,
         EV_CLOSED: FrontSession._on_lost,
     },

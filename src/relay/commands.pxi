@@ -78,21 +78,21 @@ cdef void command_dial_failed(loop_t *loop, const entry_t *cmd, int fd, int err)
 
 cdef void command_listen(loop_t *loop, uint32_t index) noexcept nogil:
     cdef listener_t *listener = &loop.relay.listeners[index]
-    if loop_watch_listener(loop, index, True) == -1:
-        loop_listen_event(loop, listener, LISTEN_PAUSED, errno)
+    if listen_watch(loop, index, True) == -1:
+        listen_event(loop, listener, LISTEN_PAUSED, errno)
         loop.listening[index] = False
-        loop_accept_pause(loop, index)
+        listen_pause(loop, index)
 
 
 cdef void command_unlisten(loop_t *loop, uint32_t index) noexcept nogil:
     """Leave a listener; the last loop to do so closes it."""
     cdef listener_t *listener = &loop.relay.listeners[index]
-    loop_watch_listener(loop, index, False)
+    listen_watch(loop, index, False)
     loop.accept_at[index] = 0
     loop.accept_told[index] = False
     if atomic_sub64(&listener.loops, 1) == 0:
         close(listener.fd)
-        loop_listen_event(loop, listener, LISTEN_CLOSED, 0)
+        listen_event(loop, listener, LISTEN_CLOSED, 0)
         listener.fd = -1                              # last: from now on listen() may give the entry to another
 
 
@@ -180,7 +180,8 @@ cdef void loop_commands(loop_t *loop) noexcept nogil:
         elif cmd.kind == CMD_UNLISTEN:
             command_unlisten(loop, <uint32_t>cmd.owner)
         elif cmd.kind == CMD_ADOPT:
-            loop_adopt(loop, <int>cmd.arg, &loop.relay.listeners[<uint32_t>cmd.owner])
+            atomic_sub64(&loop.load, 1)               # counted when it was handed over
+            listen_adopt(loop, <int>cmd.arg, &loop.relay.listeners[<uint32_t>cmd.owner])
         elif cmd.kind == CMD_DIAL:
             command_dial(loop, &cmd)
         else:

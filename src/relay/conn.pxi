@@ -103,6 +103,14 @@ cdef inline void conn_need(loop_t *loop, conn_t *c, buf_t *b, size_t need) noexc
     c.need = need
 
 
+cdef void conn_setup(conn_t *c, params_t *params) noexcept nogil:
+    c.params = params
+    c.codec.kind = params.kind
+    c.codec.flags = params.codec_flags
+    c.codec.max_frame = params.max_frame
+    c.codec.max_message = params.max_message
+
+
 # --- sending ---------------------------------------------------------------------------------------------------------
 
 cdef int conn_watch(loop_t *loop, conn_t *c, int op, uint32_t extra) noexcept nogil:
@@ -202,10 +210,13 @@ cdef int conn_queue(loop_t *loop, conn_t *c, const uint8_t *p, size_t n) noexcep
 
 
 cdef int conn_put(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t *p, size_t n, bint fin) noexcept nogil:
-    """Frame n octets and queue them."""
+    """Frame n octets and queue them. ST_OK; < 0: no memory, or more than the peer takes; the reason is latched."""
     cdef int h
     cdef uint32_t key = conn_key(loop) if c.codec.flags & CF_MASK_OUT else 0
     cdef uint8_t *dst
+    if c.codec.max_out and n > c.codec.max_out:
+        conn_latch(c, CLOSED_TOO_BIG, 0)
+        return ST_TOO_BIG
     if buf_reserve(loop, &c.tx, n + WS_HEADER_MAX) < 0:
         conn_latch(c, CLOSED_NOMEM, 0)
         return ST_NOMEM
@@ -425,27 +436,3 @@ cdef void conn_pong(loop_t *loop, conn_t *c, const uint8_t *p, size_t n) noexcep
     c.flags &= ~<uint32_t>FL_PING_OUT
     c.ping_at = loop.now + c.params.ping_interval_ms
     timer_arm(loop, c)                                # that may be before the pong would have been overdue
-
-
-cdef void conn_timer(loop_t *loop, conn_t *c) noexcept nogil:
-    """The connection's timer fired: see which deadline it was, if any."""
-    cdef uint32_t gen = c.gen
-    if c.deadline and c.deadline <= loop.now:
-        c.deadline = 0
-        if c.phase == PHASE_HEAD and not c.flags & FL_PAUSED and c.side == SIDE_FRONT:
-            c.flags |= FL_PAUSED | FL_NO_READ
-            conn_deadline(loop, c, c.params.close_ms if c.params.close_ms else ORPHAN_MS)
-            event_note(loop, EV_VIOLATION, c, ST_DEADLINE)
-        else:
-            conn_latch(c, CLOSED_DEADLINE, 0)
-            conn_destroy(loop, c)
-    elif c.stall_at and c.stall_at <= loop.now:
-        conn_latch(c, CLOSED_STALL, 0)
-        conn_destroy(loop, c)
-    elif c.ping_at and c.ping_at <= loop.now:
-        if c.flags & FL_CONNECT_RETRY:
-            conn_connect(loop, c)
-        else:
-            conn_ping(loop, c)
-    if c.gen == gen and c.fd >= 0:
-        timer_arm(loop, c)

@@ -19,7 +19,7 @@ cdef enum:
     WS_HEADER_MAX = 14             # RFC 6455 5.2: 2 + 8 + 4
     RS_HEADER_LEN = 4              # WAMP RawSocket transport: frame header and handshake
     RS_LENGTH_MAX = 16777216       # 2^24, the largest length exponent (15)
-    PENDING_CONTROL_MAX = 8        # pongs that may wait for a reader that does not read; more is a flood
+    JOIN_MESSAGE_MAX = 131072      # a client's message before it has joined; HELLO takes hundreds, with certificates more
 
     # --- scanners ---
     SCAN_DEPTH_MAX = 256           # nesting of one message; decoders of real routers stop between 100 and 1000
@@ -30,7 +30,7 @@ cdef enum:
 
     # --- timers, milliseconds ---
     TIMER_TICK_MS = 16
-    TIMER_SLOTS = 512              # one turn of the wheel is 8.2 s; longer deadlines go round again
+    TIMER_SLOTS = 1024             # one turn of the wheel is 16 s, more than most deadlines; longer ones go round again
 
 cdef enum:                         # STATUS: all verbs
     ST_OK = 1

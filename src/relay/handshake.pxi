@@ -52,9 +52,13 @@ cdef void conn_begin_join(loop_t *loop, conn_t *c, uint32_t ms) noexcept nogil:
     if c.params.ping_interval_ms and c.codec.kind == CODEC_WS:
         c.ping_at = loop.now + c.params.ping_interval_ms
     conn_deadline(loop, c, ms)
+    if c.side == SIDE_FRONT and c.codec.serializer != SER_NONE:
+        # Nobody knows yet who this is, and the control plane decodes no more than this of a stranger.
+        if c.codec.max_message == 0 or c.codec.max_message > JOIN_MESSAGE_MAX:
+            c.codec.max_message = JOIN_MESSAGE_MAX
     if buf_len(&c.hold):
         if conn_put_message(loop, c, conn_opcode(c), buf_ptr(&c.hold), buf_len(&c.hold)) < 0:
-            conn_deadline(loop, c, 1)                 # latched: no memory
+            conn_deadline(loop, c, 1)                 # the reason is latched
         buf_free(loop, &c.hold)
     conn_ready(loop, c)
 
@@ -151,6 +155,8 @@ cdef int control_input(loop_t *loop, conn_t *c, const frame_t *f) noexcept nogil
     cdef size_t n = 0
     cdef int st
     if f.kind == FRAME_PING:
+        if c.codec.max_out and f.length > c.codec.max_out:
+            return ST_OK                              # it cannot take the answer that it asks for
         if conn_put(loop, c, OP_PONG, f.payload, f.length, True) < 0:
             conn_lost(loop, c, CLOSED_NOMEM, 0)
             return ST_MORE

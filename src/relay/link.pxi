@@ -172,6 +172,7 @@ cdef void link_join(loop_t *loop, conn_t *front, conn_t *back) noexcept nogil:
     back.phase = PHASE_LINKED
     front.flags &= ~<uint32_t>(FL_PAUSED | FL_PRESSED)
     back.flags &= ~<uint32_t>(FL_PAUSED | FL_PRESSED)
+    front.codec.max_message = front.params.max_message
     conn_deadline(loop, front, 0)
     conn_deadline(loop, back, 0)
     loop.stats.links += 1

@@ -162,6 +162,17 @@ cdef void conn_run(loop_t *loop, conn_t *c) noexcept nogil:
     conn_read(loop, c)
 
 
+cdef inline bint conn_is_patient(const conn_t *c, uint32_t events) noexcept nogil:
+    """Does the end of a paused connection wait until the control plane has answered?
+
+    An HTTP client may end its side after the request and still read the answer. A router that is linked in a moment may
+    have said why it ends.
+    """
+    if c.phase <= PHASE_WAIT:
+        return not events & (<uint32_t>EPOLLHUP | <uint32_t>EPOLLERR)
+    return c.side == SIDE_BACK and c.phase == PHASE_JOIN and not events & <uint32_t>EPOLLERR
+
+
 cdef void conn_event(loop_t *loop, conn_t *c, uint32_t events) noexcept nogil:
     """One readiness event of a connection."""
     cdef int err
@@ -171,7 +182,7 @@ cdef void conn_event(loop_t *loop, conn_t *c, uint32_t events) noexcept nogil:
         return
     if events & (<uint32_t>EPOLLRDHUP | <uint32_t>EPOLLHUP | <uint32_t>EPOLLERR):
         c.flags |= FL_EOF_HINT | FL_RD_READY
-        if c.flags & FL_PAUSED:
+        if c.flags & FL_PAUSED and not conn_is_patient(c, events):
             # Nothing will be read before the control plane has decided, and there is nobody left to decide for.
             err = conn_error(c) if events & <uint32_t>EPOLLERR else 0
             conn_lost(loop, c, CLOSED_RESET if err else CLOSED_PEER, err)
@@ -183,158 +194,6 @@ cdef void conn_event(loop_t *loop, conn_t *c, uint32_t events) noexcept nogil:
             conn_broken(loop, c)
             return
     conn_run(loop, c)
-
-
-# --- accepting -------------------------------------------------------------------------------------------------------
-
-cdef void conn_setup(conn_t *c, params_t *params) noexcept nogil:
-    c.params = params
-    c.codec.kind = params.kind
-    c.codec.flags = params.codec_flags
-    c.codec.max_frame = params.max_frame
-    c.codec.max_message = params.max_message
-
-
-cdef void loop_adopt(loop_t *loop, int fd, listener_t *listener) noexcept nogil:
-    """Make an accepted socket a connection of this loop."""
-    cdef conn_t *c = pool_take(loop, fd)
-    if c == NULL:
-        atomic_sub64(&listener.count, 1)
-        close(fd)
-        return
-    c.side = SIDE_FRONT
-    c.owner = listener.id
-    c.listener = listener
-    c.flags = FL_COUNTED
-    c.phase = PHASE_SNIFF
-    conn_setup(c, listener.params)
-    if conn_watch(loop, c, EPOLL_CTL_ADD, 0) == -1:
-        conn_destroy(loop, c)
-        return
-    conn_deadline(loop, c, c.params.handshake_ms)
-
-
-cdef loop_t *loop_lightest(loop_t *loop) noexcept nogil:
-    """The loop with the fewest connections; this one unless another is clearly lighter."""
-    cdef relay_t *relay = loop.relay
-    cdef loop_t *best = loop
-    cdef loop_t *other
-    cdef uint32_t i
-    for i in range(relay.threads):
-        other = <loop_t *>relay.loops[i]
-        if atomic_load64(&other.load) < atomic_load64(&best.load):
-            best = other
-    return best
-
-
-cdef void loop_listen_event(loop_t *loop, listener_t *listener, int state, int err) noexcept nogil:
-    cdef entry_t e
-    memset(&e, 0, sizeof(e))
-    e.kind = EV_LISTEN
-    e.owner = listener.id
-    e.arg = state | (<int64_t>err << 8)
-    ring_push(&loop.events, &e)
-
-
-cdef int loop_watch_listener(loop_t *loop, uint32_t index, bint on) noexcept nogil:
-    cdef epoll_event ev
-    cdef listener_t *listener = &loop.relay.listeners[index]
-    if on == loop.listening[index]:
-        return 0
-    loop.listening[index] = on
-    ev.events = <uint32_t>EPOLLIN | EPOLLEXCLUSIVE
-    ev.data.u64 = index
-    return epoll_ctl(loop.epoll_fd, EPOLL_CTL_ADD if on else EPOLL_CTL_DEL, listener.fd, &ev)
-
-
-cdef void loop_accept_pause(loop_t *loop, uint32_t index) noexcept nogil:
-    """Leave the listener alone for a while, instead of being woken for what cannot be accepted."""
-    loop_watch_listener(loop, index, False)
-    loop.accept_at[index] = loop.now + ACCEPT_RETRY_MS
-    if loop.accept_due == 0 or loop.accept_at[index] < loop.accept_due:
-        loop.accept_due = loop.accept_at[index]
-
-
-cdef void loop_accept_retry(loop_t *loop) noexcept nogil:
-    cdef uint32_t i
-    loop.accept_due = 0
-    for i in range(LISTENERS_MAX):
-        if loop.accept_at[i] == 0:
-            continue
-        if loop.accept_at[i] <= loop.now:
-            loop.accept_at[i] = 0
-            if loop_watch_listener(loop, i, True) == -1:
-                loop.listening[i] = False
-                loop.accept_at[i] = loop.now + ACCEPT_RETRY_MS
-        if loop.accept_at[i] == 0:
-            continue
-        if loop.accept_due == 0 or loop.accept_at[i] < loop.accept_due:
-            loop.accept_due = loop.accept_at[i]
-
-
-cdef void loop_refuse(loop_t *loop, listener_t *listener, int fd) noexcept nogil:
-    """max_connections is reached: RawSocket has an error octet for it (4), a WebSocket client is just cut off."""
-    cdef uint8_t octets[RS_HEADER_LEN]
-    cdef uint64_t last = atomic_load64(&listener.full_event_ms)
-    atomic_sub64(&listener.count, 1)
-    if listener.params.kind == CODEC_RS:
-        rs_error_put(octets, 4)
-        send(fd, octets, RS_HEADER_LEN, MSG_DONTWAIT | MSG_NOSIGNAL)
-    close(fd)
-    loop.stats.refused_full += 1
-    if last == 0 or loop.now >= last + LISTEN_FULL_EVENT_MS:
-        atomic_store64(&listener.full_event_ms, loop.now)
-        loop_listen_event(loop, listener, LISTEN_FULL, 0)
-
-
-cdef int loop_accept_one(loop_t *loop, uint32_t index) noexcept nogil:
-    """> 0: there may be more; 0: none is waiting, or accepting is paused."""
-    cdef listener_t *listener = &loop.relay.listeners[index]
-    cdef loop_t *target
-    cdef entry_t e
-    cdef int err
-    cdef int fd = accept4(listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
-    if fd == -1:
-        err = errno
-        if err == EAGAIN:
-            return ST_MORE
-        if err == EMFILE or err == ENFILE or err == ENOBUFS or err == ENOMEM:
-            loop.stats.accept_errors += 1
-            loop_accept_pause(loop, index)
-            if not loop.accept_told[index]:
-                loop.accept_told[index] = True
-                loop_listen_event(loop, listener, LISTEN_PAUSED, err)
-            return ST_MORE
-        return ST_OK                                  # that connection is gone already (ECONNABORTED and the like)
-    loop.stats.accepted += 1
-    if loop.accept_told[index]:
-        loop.accept_told[index] = False
-        loop_listen_event(loop, listener, LISTEN_RESUMED, 0)
-    if atomic_add64(&listener.count, 1) > listener.max_connections and listener.max_connections:
-        loop_refuse(loop, listener, fd)
-        return ST_OK
-    target = loop_lightest(loop)
-    if target != loop:
-        memset(&e, 0, sizeof(e))
-        e.kind = CMD_ADOPT
-        e.owner = index
-        e.arg = fd
-        if ring_push(&target.commands, &e) > 0:
-            return ST_OK
-    loop_adopt(loop, fd, listener)
-    return ST_OK
-
-
-cdef void loop_accept(loop_t *loop, uint32_t index) noexcept nogil:
-    cdef uint32_t i
-    if not loop.listening[index]:
-        return
-    if atomic_load64(&loop.events.overflow):
-        loop_accept_pause(loop, index)                # the control plane is behind: no new work for it
-        return
-    for i in range(ACCEPT_BURST):
-        if loop_accept_one(loop, index) <= 0:
-            return
 
 
 # --- turns -----------------------------------------------------------------------------------------------------------
@@ -356,6 +215,30 @@ cdef void loop_ready(loop_t *loop) noexcept nogil:
             conn_run(loop, c)
 
 
+cdef void conn_timer(loop_t *loop, conn_t *c) noexcept nogil:
+    """The connection's timer fired: see which deadline it was, if any."""
+    cdef uint32_t gen = c.gen
+    if c.deadline and c.deadline <= loop.now:
+        c.deadline = 0
+        if c.phase == PHASE_HEAD and not c.flags & FL_PAUSED and c.side == SIDE_FRONT:
+            c.flags |= FL_PAUSED | FL_NO_READ
+            conn_deadline(loop, c, c.params.close_ms if c.params.close_ms else ORPHAN_MS)
+            event_note(loop, EV_VIOLATION, c, ST_DEADLINE)
+        else:
+            conn_latch(c, CLOSED_DEADLINE, 0)
+            conn_destroy(loop, c)
+    elif c.stall_at and c.stall_at <= loop.now:
+        conn_latch(c, CLOSED_STALL, 0)
+        conn_destroy(loop, c)
+    elif c.ping_at and c.ping_at <= loop.now:
+        if c.flags & FL_CONNECT_RETRY:
+            conn_connect(loop, c)
+        else:
+            conn_ping(loop, c)
+    if c.gen == gen and c.fd >= 0:
+        timer_arm(loop, c)
+
+
 cdef void loop_timers(loop_t *loop) noexcept nogil:
     """Work off all ticks that have passed."""
     cdef uint64_t now_tick = loop.now // TIMER_TICK_MS
@@ -363,7 +246,7 @@ cdef void loop_timers(loop_t *loop) noexcept nogil:
     cdef uint32_t at
     cdef conn_t *c
     if loop.accept_due and loop.accept_due <= loop.now:
-        loop_accept_retry(loop)
+        listen_retry(loop)
     if loop.timer_count == 0 or (loop.timer_hint and loop.timer_hint > now_tick):
         loop.timer_tick = now_tick
         return
@@ -398,7 +281,7 @@ cdef void loop_events(loop_t *loop, const epoll_event *events, int n) noexcept n
                 read(loop.wake_fd, &count, sizeof(count))
                 loop_commands(loop)
             else:
-                loop_accept(loop, slot)
+                listen_accept(loop, slot)
             continue
         c = conn_at(loop, slot)
         if c.gen != gen or c.fd < 0:

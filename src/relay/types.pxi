@@ -187,7 +187,7 @@ ctypedef struct loop_t:
     uint32_t free_slot             # slot + 1 of the first free connection (linked by ready_next)
     uint32_t ready_first
     uint32_t ready_last
-    uint32_t timers[512]           # TIMER_SLOTS: slot + 1 of the first connection
+    uint32_t timers[1024]          # TIMER_SLOTS: slot + 1 of the first connection
     uint64_t timer_tick            # last tick that was worked off
     uint32_t timer_count
     uint64_t timer_hint            # no tick before this one has a timer; 0: unknown or none

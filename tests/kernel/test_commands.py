@@ -326,16 +326,40 @@ class Storm:
 
     def __init__(self, plane: Plane, seed: int) -> None:
         self.plane, self.rng = plane, random.Random(seed)
-        short = {"hello_ms": 200, "handshake_ms": 200, "close_ms": 50, "high_water": 3000, "low_water": 1000}
+        short = {"hello_ms": 2000, "handshake_ms": 300, "close_ms": 50, "high_water": 3000, "low_water": 1000}
         self.listeners: list[Listener] = [plane.listen(kind, **short) for kind in ("rs", "ws")]
         self.routers = [plane.router(kind) for kind in ("rs", "ws")]
         for router in self.routers:
             router.sock.settimeout(0)
         self.ends: list[End] = []
+        self.fronts: dict[int, int] = {}  # of tokens
 
     def conn(self) -> int:
-        named = sorted(self.plane.named)[-12:]
+        """Mostly somebody who lives, sometimes somebody who is gone."""
+        named = sorted(self.plane.named)
+        alive = [conn for conn in named if conn not in self.plane.ended]
+        if alive and self.rng.random() < 0.9:
+            return self.rng.choice(alive)
         return self.rng.choice(named) if named else 1
+
+    def link(self) -> None:
+        """Mostly a pair that belongs together, sometimes any two."""
+        joined = [
+            (self.fronts[event.owner], event.conn)
+            for event in self.plane.log
+            if event.kind == R.EV_MESSAGE and event.owner in self.fronts and event.conn not in self.plane.ended
+        ]
+        if joined and self.rng.random() < 0.8:
+            front, back = self.rng.choice(joined)
+        else:
+            front, back = self.conn(), self.conn()
+        self.plane.relay.link(front, back, self.rng.choice([b"", WELCOME]))
+
+    def upgrade(self) -> None:
+        """Mostly whoever waits for it."""
+        waiting = [event.conn for event in self.plane.log if event.kind == R.EV_HEAD]
+        conn = self.rng.choice(waiting) if waiting and self.rng.random() < 0.9 else self.conn()
+        self.plane.relay.upgrade(conn, self.rng.choice([UPGRADED, b""]), R.SER_CBOR)
 
     def step(self) -> None:
         rng, relay = self.rng, self.plane.relay
@@ -351,7 +375,7 @@ class Storm:
         elif action < 10 and self.ends:
             self.talk(rng.choice(self.ends))
         elif action == 10:
-            relay.upgrade(self.conn(), rng.choice([UPGRADED, b""]), R.SER_CBOR)
+            self.upgrade()
         elif action == 11:
             relay.reply(self.conn(), b"HTTP/1.1 400 x\r\n\r\n")
         elif action == 12:
@@ -359,14 +383,19 @@ class Storm:
         elif action == 13:
             relay.next(self.conn(), rng.choice([-1, 0, 5]))
         elif action < 17:
-            router = rng.choice(self.routers)
-            self.plane.dial(self.conn(), router, timeout_ms=100, join_ms=100, auto_fragment=rng.choice([0, 50]))
+            front = self.conn()
+            token = self.plane.dial(
+                front, rng.choice(self.routers), timeout_ms=500, join_ms=500, auto_fragment=rng.choice([0, 50])
+            )
+            self.fronts[token] = front
         elif action == 17:
             relay.undial(self.conn())
         elif action < 21:
-            relay.link(self.conn(), self.conn(), rng.choice([b"", WELCOME]))
+            self.link()
         elif action == 21:
             rng.choice([relay.link_self, relay.unlink])(self.conn())
+        elif rng.random() < 0.6:
+            pass  # ends are made often enough by the peers
         elif action == 22:
             relay.close(self.conn(), 1000, b"r" * rng.randrange(150))
         else:
@@ -391,20 +420,20 @@ class Storm:
 
     def talk(self, end: End) -> None:
         rng = self.rng
-        choice = rng.randrange(10)
-        if choice < 5:
+        choice = rng.randrange(30)
+        if choice < 20:
             make = call if end.client else result
             self.say(end, b"".join(end.frame(make(rng.randrange(3000), i)) for i in range(rng.randrange(1, 9))))
-        elif choice == 5:
+        elif choice == 20:
             self.say(end, rng.randbytes(rng.randrange(1, 40)))
-        elif choice == 6:
+        elif choice < 26:
             try:
                 end.fill()
             except (OSError, Gone):
                 pass
-        elif choice == 7:
+        elif choice == 26:
             self.say(end, end.frame(GOODBYE))
-        elif choice == 8:
+        elif choice == 27:
             self.say(end, end.frame(b"ping", 9))
         else:
             self.ends.remove(end)

@@ -19,7 +19,7 @@ cdef enum:
     WS_HEADER_MAX = 14             # RFC 6455 5.2: 2 + 8 + 4
     RS_HEADER_LEN = 4              # WAMP RawSocket transport: frame header and handshake
     RS_LENGTH_MAX = 16777216       # 2^24, the largest length exponent (15)
-    JOIN_MESSAGE_MAX = 131072      # a client's message before it has joined; HELLO takes hundreds, with certificates more
+    JOIN_MESSAGE_MAX = 131072      # a client's message before it has joined: HELLO takes hundreds
 
     # --- scanners ---
     SCAN_DEPTH_MAX = 256           # nesting of one message; decoders of real routers stop between 100 and 1000

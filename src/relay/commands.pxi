@@ -159,7 +159,7 @@ cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nog
     elif cmd.kind == CMD_LINK:
         command_link(loop, c, cmd)
     elif cmd.kind == CMD_LINK_SELF:
-        if c.phase == PHASE_JOIN and c.peer == 0 and c.side == SIDE_FRONT:
+        if c.phase == PHASE_JOIN and c.peer == 0 and (c.side == SIDE_FRONT or c.codec.serializer == SER_NONE):
             link_join(loop, c, c)
     elif cmd.kind == CMD_UNLINK:
         link_part(loop, c)

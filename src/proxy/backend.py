@@ -28,12 +28,14 @@ from proxy.messages import (
 from proxy.plane import (
     CLOSED_DEADLINE,
     CLOSED_FRONT_GONE,
+    CLOSED_NOMEM,
     CLOSED_REFUSED,
     CLOSED_TOO_BIG,
     EV_CLOSED,
     EV_HEAD,
     EV_MESSAGE,
     EV_VIOLATION,
+    HANDSHAKE_DROPPED,
     Plane,
     closed_text,
 )
@@ -42,8 +44,7 @@ __all__ = ["Back", "BackendJoin", "Joiner"]
 
 log = logging.getLogger(__name__)
 
-# EV_CLOSED's errno when the router dropped the handshake, plus the RawSocket error octet where it sent one.
-HANDSHAKE_DROPPED: Final = 1000
+# HANDSHAKE_DROPPED plus the RawSocket error octet "serializer unsupported".
 RAWSOCKET_SERIALIZER: Final = HANDSHAKE_DROPPED + 1
 
 OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
@@ -83,14 +84,15 @@ class Back:
     def on_event(self, kind: int, conn: int, arg: int, data: bytes) -> None:
         """An event of the data plane, see :class:`proxy.plane.Owner`."""
         self.conn = conn
-        session = self.session
-        if kind == EV_CLOSED:
-            self.session = None
+        is_last = kind == EV_CLOSED
+        if is_last:
             self.plane.drop_owner(self.token)
             if self.is_joined:
                 self.connection.live -= 1
-        if session is not None:
-            session.on_back(self, kind, arg, data)
+        if self.session is not None:
+            self.session.on_back(self, kind, arg, data)
+        if is_last:
+            self.session = None  # not before: on_crash() needs it
 
     def on_crash(self, conn: int) -> None:
         """See :class:`proxy.plane.Owner`."""
@@ -226,6 +228,8 @@ class BackendJoin:
             request, self._key = build_request(
                 target.host, target.port, target.resource, [SUBPROTOCOL_NAMES[session.serializer]], connection.headers
             )
+        hello = self._hello(connection)
+        # Only now: an owner that is never dialled would never be dropped.
         back = self.back = Back(self._plane, session, connection)
         self._plane.dial(
             session.conn,
@@ -234,7 +238,7 @@ class BackendJoin:
             session.serializer,
             sockaddr,
             request,
-            self._hello(connection),
+            hello,
             connection.dial_ms,
             connection.join_ms,
         )
@@ -339,7 +343,9 @@ class BackendJoin:
             log.error("connection %s cannot be dialled: the proxy is out of file descriptors", connection.id)
             self._failures.append((connection.id, "cannot be dialled, the proxy is out of file descriptors"))
         elif reason == CLOSED_TOO_BIG:
-            self._failures.append((connection.id, "does not take a HELLO of this size"))
+            self._failures.append((connection.id, "does not take a HELLO of this size, or sent too long an answer"))
+        elif reason == CLOSED_NOMEM:
+            self._failures.append((connection.id, "cannot be dialled, the proxy is out of memory"))
         elif reason in (CLOSED_REFUSED, CLOSED_DEADLINE):
             if self._next_address(connection):
                 return

@@ -59,6 +59,8 @@ class ProxyController:
         self.routes = RouteTable()
         self.connections: dict[str, ProxyConnection] = {}
         self.transports: dict[str, ProxyTransport] = {}
+        # Stopped ones whose sessions stay: these are to hear of the worker's end, too.
+        self._retired: list[ProxyTransport] = []
         self.is_stopping = False
         self.logs_sessions = True
         self._resolver = Resolver(reactor)
@@ -239,6 +241,7 @@ class ProxyController:
         """
         transport = self._transport(transport_id)
         del self.transports[transport_id]
+        self._retired = [*(other for other in self._retired if other.sessions), transport]
         return transport.stop().addCallback(lambda _: transport.marshal())
 
     def _transport(self, transport_id: str) -> ProxyTransport:
@@ -266,11 +269,12 @@ class ProxyController:
 
         self.plane.on_idle = all_gone
         sessions: list[FrontSession | EchoSession] = []
-        for transport in list(self.transports.values()):
+        for transport in [*self.transports.values(), *self._retired]:
             sessions.extend(transport.sessions.values())
             if transport.state is State.STARTED:
                 transport.stop()
         self.transports.clear()
+        self._retired.clear()
         self._dismiss(sessions)
         if self.plane.is_idle:
             all_gone()

@@ -6,12 +6,13 @@ asyncio for autobahn in the whole process: it is for the quickstart's process on
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 from autobahn.asyncio.rawsocket import WampRawSocketClientFactory
 from autobahn.asyncio.wamp import ApplicationSession
 from autobahn.asyncio.websocket import WampWebSocketClientFactory
-from autobahn.wamp.exception import ApplicationError
+from autobahn.wamp.exception import ApplicationError, TransportLost
 from autobahn.wamp.serializer import CBORSerializer, JsonSerializer
 from autobahn.wamp.types import ComponentConfig
 
@@ -97,21 +98,25 @@ class DemoClient:
             if not events.full():  # after the demonstration nobody reads it
                 events.put_nowait(text)
 
-        await self._step("register", self._session.register(lambda x, y: int(x) + int(y), PROCEDURE))
-        await self._step("subscribe", self._session.subscribe(on_greeting, TOPIC))
+        await self._step("register", lambda: self._session.register(lambda x, y: int(x) + int(y), PROCEDURE))
+        await self._step("subscribe", lambda: self._session.subscribe(on_greeting, TOPIC))
         return events
 
     async def call(self, x: int, y: int) -> Outcome:
         """Call the procedure."""
         began = time.perf_counter()
-        value = await self._step("call", self._session.call(PROCEDURE, x, y))
+        value = await self._step("call", lambda: self._session.call(PROCEDURE, x, y))
         return Outcome(value, (time.perf_counter() - began) * 1000)
 
     async def publish(self, text: str, events: "asyncio.Queue[str]") -> Outcome:
         """Publish to the topic and wait until the other client has the event."""
         began = time.perf_counter()
-        self._session.publish(TOPIC, text)
-        value = await self._step("event", events.get())
+
+        def start() -> Any:
+            self._session.publish(TOPIC, text)
+            return events.get()
+
+        value = await self._step("publication", start)
         return Outcome(value, (time.perf_counter() - began) * 1000)
 
     async def leave(self) -> None:
@@ -124,14 +129,16 @@ class DemoClient:
                 # The transport is gone already: nothing is left to leave.
                 return
 
-    async def _step(self, what: str, pending: Any) -> Any:
+    async def _step(self, what: str, start: Callable[[], Any]) -> Any:
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                return await pending
+                return await start()
         except TimeoutError:
             raise DemoError(f"{self.name}: no answer to the {what} within {CALL_SECONDS:.0f} s") from None
         except ApplicationError as error:
             raise DemoError(f"{self.name}: the {what} failed: {error.error_message()}") from None
+        except TransportLost:
+            raise DemoError(f"{self.name}: the {what} failed: the connection was closed") from None
 
     def _on_join(self, _session: Any, details: Any) -> None:
         if not self._joined.done():

@@ -29,7 +29,6 @@ FORWARDED_HEADERS: Final = (
     "x-forwarded-proto",
     "x-real-ip",
     "sec-websocket-extensions",
-    "sec-websocket-protocol",
     "sec-websocket-version",
 )
 # They stay in memory as long as the connection, so that a client must not make them long. Characters each.

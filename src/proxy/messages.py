@@ -8,9 +8,11 @@ Sections named below are those of the WAMP specification, basic profile.
 import base64
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from enum import IntEnum
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -147,6 +149,13 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text} is out of range")
+    return value
+
+
 def _binary_to_json(value: object) -> str:
     if isinstance(value, bytes):
         return "\0" + base64.b64encode(value).decode("ascii")
@@ -163,7 +172,7 @@ def _binary_from_json(value: Any) -> Any:
     return value
 
 
-_json_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_json_decoder = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
 _json_encoder = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), default=_binary_to_json
 )
@@ -172,6 +181,9 @@ _json_encoder = json.JSONEncoder(
 def _decode_json(data: bytes, trusted: bool) -> Any:
     text = str(data, "utf-8")
     value = _json_decoder.decode(text)
+    if "\\ud" in text or "\\uD" in text:
+        # Half of a surrogate pair is text that nobody can encode again; this raises for it.
+        _json_encoder.encode(value).encode("utf-8")
     # Binary values begin with an escaped NUL ("Binary Conversion of JSON Strings"); hardly any HELLO has one.
     return _binary_from_json(value) if "\\u0000" in text else value
 
@@ -180,11 +192,21 @@ def _decode_msgpack(data: bytes, trusted: bool) -> Any:
     return msgpack.unpackb(data, raw=False)
 
 
+def _plain_tag(tag: int, value: object, immutable: bool) -> cbor2.CBORTag:
+    return cbor2.CBORTag(tag, value)
+
+
+# Tags that cbor2 makes objects of: they stay tags, like any other. A few octets could otherwise unfold into gigabytes
+# when they are encoded again (shared references), or compile regular expressions for minutes. Bignums are harmless.
+_CBOR_TAGS: Final = (0, 1, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
+_plain_tags: Final = {tag: partial(_plain_tag, tag) for tag in _CBOR_TAGS}
+
+
 def _decode_cbor(data: bytes, trusted: bool) -> Any:
     # cbor2.loads() ignores what follows the first value, so the position is asked for. Strings as keys only: colliding
     # integers in a client's map cost quadratic time.
     source = io.BytesIO(data)
-    value = cbor2.CBORDecoder(source, strict_hashable_types=not trusted).decode()
+    value = cbor2.CBORDecoder(source, semantic_decoders=_plain_tags, strict_hashable_types=not trusted).decode()
     if source.tell() != len(data):
         raise ValueError(f"{len(data) - source.tell()} octets follow the message")
     return value

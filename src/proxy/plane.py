@@ -35,10 +35,19 @@ from proxy._relay import (
     EV_MESSAGE,
     EV_OPEN,
     EV_VIOLATION,
+    HANDSHAKE_DROPPED,
     LISTEN_CLOSED,
     LISTEN_FULL,
     LISTEN_PAUSED,
     LISTEN_RESUMED,
+    ST_AMBIGUOUS,
+    ST_DEADLINE,
+    ST_DEPTH,
+    ST_FORBIDDEN,
+    ST_MALFORMED,
+    ST_TOO_BIG,
+    ST_TRAILING,
+    ST_TRUNCATED,
     unpack_sockaddr,
 )
 from proxy.addresses import Address
@@ -64,6 +73,7 @@ __all__ = [
     "EV_MESSAGE",
     "EV_OPEN",
     "EV_VIOLATION",
+    "HANDSHAKE_DROPPED",
     "LISTEN_CLOSED",
     "LISTEN_FULL",
     "LISTEN_PAUSED",
@@ -82,19 +92,15 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# Statuses that EV_VIOLATION carries (consts.pxi). TOO_BIG: a message over the other side's limit, or an HTTP head over
-# ours; DEADLINE: an HTTP head that did not come in time.
-ST_TOO_BIG: Final = -3
-ST_DEADLINE: Final = -14
-
+# What a status of EV_VIOLATION means for a WAMP message; for an HTTP head see sessions.head_error().
 _VIOLATION_TEXT: Final[dict[int, str]] = {
-    -3: "the message is larger than the other side takes",
-    -5: "the message is not well-formed",
-    -6: "the message is cut short",
-    -7: "octets follow the message",
-    -8: "the message is nested too deeply",
-    -9: "the message type is not encoded in the plain way",
-    -10: "this message type is not allowed here",
+    ST_TOO_BIG: "the message is larger than the other side takes",
+    ST_MALFORMED: "the message is not well-formed",
+    ST_TRUNCATED: "the message is cut short",
+    ST_TRAILING: "octets follow the message",
+    ST_DEPTH: "the message is nested too deeply",
+    ST_AMBIGUOUS: "the message type is not encoded in the plain way",
+    ST_FORBIDDEN: "this message type is not allowed here",
 }
 
 # The most data threads that a Relay has (LOOPS_MAX).

@@ -246,6 +246,8 @@ async def _resolve(host: str) -> str:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise QuickstartError(f"--host {host}: {error.strerror}") from None
+    except UnicodeError:
+        raise QuickstartError(f"--host {host}: expected an address or the name of a host") from None
     return str(found[0][4][0])
 
 

@@ -325,7 +325,8 @@ class FrontSession:
         """The client's connection is gone: its session must not stay with the router."""
         if self.state in (State.ESTABLISHED, State.LEAVING):
             self._log_left(f"the client's connection: {closed_text(arg)}")
-        self._detach(TRANSPORT_LOST)
+        # While LEAVING the router has the client's own GOODBYE already.
+        self._detach(TRANSPORT_LOST if self.state is State.ESTABLISHED else "")
         self.state = State.CLOSED
         self.transport.gone(self.conn)
 

@@ -6,7 +6,7 @@ import os
 import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from twisted.internet.defer import Deferred
 
@@ -19,6 +19,7 @@ from proxy.config import (
     UnixEndpoint,
     WebSocketTransport,
 )
+from proxy.config.urls import parse_websocket_url
 from proxy.echo import EchoSession
 from proxy.errors import CannotListen
 from proxy.handshake import Policy
@@ -102,8 +103,8 @@ class ProxyTransport(Lifecycle):
             self._identity = unix_identity(endpoint.path)
         self.address = _url(self.kind, listener)
         self._number = self.plane.add_owner(self)
-        params = self.plane.add_params(**_params(self.model))
         try:
+            params = self.plane.add_params(**_params(self.model))
             self.plane.listen(listener.fileno(), self._number, params, self.model.max_connections)
         except Exception as error:
             self.release()
@@ -237,8 +238,8 @@ def _policy(config: TransportConfig) -> Policy | None:
 
 def _path(url: str | None) -> str | None:
     """The only path that clients may ask for, if ``url`` names one; else any will do, as in Crossbar.io."""
-    path = urlsplit(url).path if url is not None else ""
-    return path if path not in ("", "/") else None
+    path = unquote(parse_websocket_url(url).resource.partition("?")[0]) if url is not None else "/"
+    return path if path != "/" else None
 
 
 def _params(config: TransportConfig) -> dict[str, Any]:

@@ -5,12 +5,15 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet import epollreactor
+from twisted.internet._resolver import GAIResolver  # the one that reactors use; it has no public name
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import STDLibLogObserver, globalLogBeginner
+from twisted.python.threadpool import ThreadPool
 
 from proxy.config import WorkerConfig
 from proxy.controller import ProxyController
@@ -32,6 +35,9 @@ _LEVELS: Final = {
 # SIGINT is somebody at a terminal: sessions get this long to end, seconds.
 INTERRUPT_TIMEOUT: Final = 1.0
 
+# Names of routers that are looked up at a time; there is one lookup per name, however many logins wait for it.
+LOOKUP_THREADS: Final = 8
+
 
 def run(
     config: WorkerConfig,
@@ -42,7 +48,7 @@ def run(
 ) -> int:
     """Run a worker until a signal ends it.
 
-    SIGTERM and SIGINT: stop accepting, say GOODBYE to all, and end when they are gone or the time is up
+    SIGTERM, SIGHUP and SIGINT: stop accepting, say GOODBYE to all, and end when they are gone or the time is up
     (``shutdown_timeout``; one second for SIGINT). A second signal ends the process at once.
 
     :param threads: data threads, None: one per core that this process may use.
@@ -54,6 +60,7 @@ def run(
     reactor = _install_reactor()
     _install_logging(log_level)
     _raise_descriptor_limit()
+    _install_name_resolver(reactor)
     plane = DataPlane(reactor, _thread_count(threads))
     controller = ProxyController(reactor, plane, config.id)
     controller.logs_sessions = log_level in ("debug", "info")
@@ -87,6 +94,7 @@ class _Worker:
     def install_signals(self) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_signal)  # its terminal is gone: end in order, as for SIGTERM
 
     def guarded(self, function: Callable[..., None], *args: Any) -> None:
         """Call ``function``; a failure ends the worker with exit code 1."""
@@ -102,7 +110,7 @@ class _Worker:
             # The sockets' files are gone since the first signal; all else ends with the process.
             os._exit(128 + number)
         self._is_ending = True
-        timeout = self._timeout if number == signal.SIGTERM else min(INTERRUPT_TIMEOUT, self._timeout)
+        timeout = self._timeout if number != signal.SIGINT else min(INTERRUPT_TIMEOUT, self._timeout)
         self._reactor.callFromThread(self._shut_down, signal.Signals(number).name, timeout)
 
     def _shut_down(self, name: str, timeout: float) -> None:
@@ -132,6 +140,28 @@ def _install_reactor() -> Any:
     from twisted.internet import reactor
 
     return reactor
+
+
+class _LookupThread(threading.Thread):
+    """Nobody waits for it at the end."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options, daemon=True)
+
+
+class _LookupThreads(ThreadPool):
+    threadFactory = _LookupThread
+
+
+def _install_name_resolver(reactor: Any) -> None:
+    """Look names up in threads of their own.
+
+    The reactor joins its own threads when it stops, and getaddrinfo() with a name server that does not answer can take
+    far longer than a shutdown may.
+    """
+    pool = _LookupThreads(0, LOOKUP_THREADS, "lookup")
+    pool.start()
+    reactor.installNameResolver(GAIResolver(reactor, lambda: pool))
 
 
 def _install_logging(level: str) -> None:

@@ -170,7 +170,9 @@ cdef inline bint conn_is_patient(const conn_t *c, uint32_t events) noexcept nogi
     """
     if c.phase <= PHASE_WAIT:
         return not events & (<uint32_t>EPOLLHUP | <uint32_t>EPOLLERR)
-    return c.side == SIDE_BACK and c.phase == PHASE_JOIN and not events & <uint32_t>EPOLLERR
+    if c.side != SIDE_BACK or c.phase != PHASE_JOIN or c.flags & FL_LINKED_BACK:
+        return False
+    return not events & <uint32_t>EPOLLERR
 
 
 cdef void conn_event(loop_t *loop, conn_t *c, uint32_t events) noexcept nogil:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -219,7 +220,7 @@ def test_session_kill(main_proxy: ProxyProcess) -> None:
 # --- the proxy ends it ---
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_shutdown(number: int, session: Session) -> None:
     """Clients and routers get GOODBYE, new clients are refused, the process ends with status 0."""
     session.proxy.child.process.send_signal(number)
@@ -257,6 +258,30 @@ def test_shutdown_is_bounded(tmp_path: Path, config: Config, make_proxy) -> None
         for peer in (shaken, joining, joined):
             peer.recv_end()
         silent.close()
+
+
+def test_shutdown_does_not_wait_for_a_name(tmp_path: Path, config: Config, make_proxy, monkeypatch) -> None:
+    """A name server that does not answer keeps getaddrinfo() busy, not the end of the process."""
+    asked = tmp_path / "asked"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, socket, time\n"
+        "real = socket.getaddrinfo\n"
+        "def lookup(host, *more, **names):\n"
+        "    if host == 'router.test':\n"
+        f"        pathlib.Path({str(asked)!r}).touch()\n"
+        "        time.sleep(600)\n"
+        "    return real(host, *more, **names)\n"
+        "socket.getaddrinfo = lookup\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
+    endpoint = {"type": "tcp", "host": "router.test", "port": 9}
+    config.backend("far", {"transport": {"type": "rawsocket", "endpoint": endpoint}, "auth": {"anonymous": {}}})
+    front = config.listen("rawsocket")
+    proxy = make_proxy(config)
+    client = raw.dial(front)
+    client.send(hello())
+    wait_until(asked.exists, "the lookup has begun")
+    proxy.stop()
 
 
 def test_second_signal_ends_at_once(session: Session) -> None:

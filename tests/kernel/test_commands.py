@@ -58,7 +58,9 @@ def front_asked(plane: Plane) -> Scene:
 def front_dialling(plane: Plane) -> Scene:
     made = front_asked(plane)
     plane.dial(made.conn, made.router)
-    made.more.append(plane.accept(made.router))
+    end = plane.accept(made.router)
+    end.read(4) if end.kind == "rs" else end.read_head()  # what the handshake begins with has come; now it is quiet
+    made.more.append(end)
     return made
 
 

@@ -377,6 +377,12 @@ REFUSED = [
         "belongs to the WebSocket handshake",
     ),
     (
+        backend({"transport": {"url": "ws://a/", "headers": {"X-Key": " b"}}, "auth": {"anonymous": {}}}),
+        "connections.router1.transport.headers.X-Key",
+        "***",
+        "printable ASCII",
+    ),
+    (
         backend({"transport": {"type": "rawsocket", "endpoint": TCP, "options": {"max_message_size": 9}}}),
         "connections.router1.transport.options.max_message_size",
         "9",
@@ -462,6 +468,11 @@ def test_keys_given_twice(findings: Any) -> None:
     assert "more than once" in errors(findings(text))["connections"].expected
     found = findings("type: proxy\nconnections: {one: {}, one: {}}\n", "config.yaml")
     assert "more than once" in errors(found)["connections.one"].expected
+
+
+def test_yaml_keys_that_are_no_strings(findings: Any) -> None:
+    found = findings("type: proxy\nroutes: {1.5: {}, 2: {}, ~: {}}\n", "config.yaml")
+    assert {place for place in found if place.startswith("routes")} == {'routes["1.5"]', "routes[2]", "routes.None"}
 
 
 def test_yaml_merge_keys_and_aliases(save: Any) -> None:
@@ -635,7 +646,10 @@ def test_url(url: str, parts: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "host:80", "http://host", "ws://", "ws://h:99999", "ws://h:0", "ws://h/#x", "ws://u@h", "ws://h /", "rs://h"],
+    [
+        "", "host:80", "http://host", "ws://", "ws://h:99999", "ws://h:0", "ws://h/#x", "ws://u@h", "ws://h /", "rs://h",
+        "ws://h/ü", "ws://h/?ü", "ws://h\u2028x/",
+    ],
 )
 def test_wrong_url(url: str) -> None:
     with pytest.raises(ValueError, match="expected a URL"):

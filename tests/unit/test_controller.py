@@ -103,6 +103,16 @@ def test_a_transport_that_cannot_be_used_is_refused(controller):
         controller.start_proxy_transport("tcp1", {**LISTEN, "endpoint": {"type": "tcp", "port": 70000}})
 
 
+def test_sessions_of_a_stopped_transport_are_told_of_the_end():
+    rig = Rig()
+    rig.join()
+    rig.controller.stop_proxy_transport("transport000")
+    rig.transport.on_event(7, 0, 4, b"")
+    rig.did()
+    rig.controller.shut_down(5)
+    assert rig.state == "DISMISSED"
+
+
 def test_sessions_outlive_their_transport_and_are_still_heard():
     rig = Rig()
     token = rig.join()
@@ -114,3 +124,21 @@ def test_sessions_outlive_their_transport_and_are_still_heard():
     rig.front(6, 1)  # EV_CLOSED
     rig.back(token, 6, 1)
     assert rig.plane.is_idle
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        (None, None),
+        ("ws://host", None),
+        ("ws://host:81/", None),
+        ("ws://host/ws?x=1", "/ws"),
+        ("ws://host/my%20ws", "/my ws"),
+        ("ws://unix:/run/front.sock", None),
+    ],
+)
+def test_the_path_that_a_url_names_is_the_only_one(url, path):
+    rig = Rig()
+    endpoint = {"type": "tcp", "interface": "127.0.0.1", "port": 0}
+    rig.controller.start_proxy_transport("other", {"type": "websocket", "endpoint": endpoint, "url": url})
+    assert rig.controller.transports["other"].policy.path == path

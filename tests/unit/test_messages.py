@@ -72,6 +72,10 @@ def test_an_escaped_backslash_is_not_binary_in_json() -> None:
         (SER_JSON, b"[true]"),
         (SER_JSON, b"[1.0]"),
         (SER_JSON, b"[1," + b"9" * 10_000 + b"]"),
+        (SER_JSON, b"[1,1e999]"),
+        (SER_JSON, b"[1,-1e999]"),
+        (SER_JSON, b'[1,"\\ud800"]'),
+        (SER_JSON, b'[1,{"\\uDFFF":1}]'),
         (SER_MSGPACK, b""),
         (SER_MSGPACK, b"\x91\x01\x91\x01"),
         (SER_MSGPACK, b"\x92\x01"),
@@ -126,7 +130,32 @@ def test_extension_types_survive() -> None:
     message = [50, 1, {}, [msgpack.ExtType(5, b"abc")]]
     assert decode(SER_MSGPACK, encode(SER_MSGPACK, message)) == message
     message = [50, 1, {}, [cbor2.CBORTag(4711, "x"), datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC)]]
-    assert decode(SER_CBOR, encode(SER_CBOR, message)) == message
+    data = encode(SER_CBOR, message)
+    assert encode(SER_CBOR, decode(SER_CBOR, data)) == data
+
+
+def test_a_surrogate_pair_in_json_is_one_character() -> None:
+    assert decode(SER_JSON, b'[1,"\\ud83d\\ude00"]') == [1, "\U0001f600"]
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("value", [b"\x01", b"\x61a", b"\x41a", b"\x82\x01\x02", b"\xa1\x61a\x02"])
+def test_cbor_tags_stay_tags(trusted: bool, value: bytes) -> None:
+    # Whatever tags the library knows now or later: nothing is to be built from what a peer sent.
+    for tag in range(70_000):
+        if tag in (2, 3):  # bignums
+            continue
+        data = b"\x82\x01" + cbor2.dumps(cbor2.CBORTag(tag, 0))[:-1] + value
+        message = decode(SER_CBOR, data, trusted=trusted)
+        assert type(message[1]) is cbor2.CBORTag, tag
+        assert encode(SER_CBOR, message) == data
+
+
+def test_shared_references_do_not_unfold() -> None:
+    # Each item refers twice to the one before it: 2^30 values, if somebody followed them.
+    items = [cbor2.CBORTag(28, [0]), *(cbor2.CBORTag(28, [cbor2.CBORTag(29, i)] * 2) for i in range(30))]
+    data = encode(SER_CBOR, [1, items])
+    assert encode(SER_CBOR, decode(SER_CBOR, data)) == data
 
 
 @pytest.mark.parametrize(

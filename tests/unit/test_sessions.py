@@ -267,6 +267,15 @@ def test_a_client_that_is_lost_leaves_its_router_session_at_once(rig):
     assert token not in rig.plane.owners
 
 
+def test_a_client_that_is_lost_after_goodbye_says_it_once(rig):
+    token = rig.join()
+    rig.says(GOODBYE, EV_CONTROL)
+    rig.did()
+    rig.front(EV_CLOSED, CLOSED_RESET)
+    assert rig.did() == [("close", back_conn(token))]
+    assert not rig.clock.getDelayedCalls()
+
+
 def test_a_goodbye_that_is_none_is_a_violation(rig):
     token = rig.join()
     rig.says([6, {}], EV_CONTROL)
@@ -455,6 +464,30 @@ def test_a_crash_ends_both_sides_and_only_them(rig):
         ("send", back_conn(token), [6, {}, "wamp.close.transport_lost"]), ("close", back_conn(token)), ("abort", FRONT),
     ]  # fmt: skip
     assert rig.transport.sessions[FRONT + 1].state is State.OPEN
+
+
+def test_a_crash_at_the_routers_end_does_not_leave_the_client_waiting(rig, monkeypatch):
+    rig.open()
+    rig.says(HELLO)
+    token, _ = rig.dialled()
+    owner = rig.plane.owners[token]
+    monkeypatch.setattr("proxy.backend.BackendJoin._after_failure", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        rig.back(token, EV_CLOSED, CLOSED_RESET)
+    owner.on_crash(back_conn(token))
+    assert ("abort", FRONT) in rig.did()
+    assert token not in rig.plane.owners
+
+
+def test_an_error_before_dialling_leaves_nothing_behind(rig, monkeypatch):
+    monkeypatch.setattr("proxy.backend.backend_hello", lambda *_, **__: 1 / 0)
+    owners = set(rig.plane.owners)
+    rig.open()
+    rig.says(HELLO)
+    (_, _, (_, _, reason)), closed = rig.did()
+    assert reason == "wamp.error.runtime_error"
+    assert closed == ("close", FRONT, 1000)
+    assert set(rig.plane.owners) == owners
 
 
 def test_an_event_that_the_state_does_not_know_is_an_error(rig):

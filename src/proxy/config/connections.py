@@ -23,7 +23,7 @@ from proxy.config.transports import MIB, Milliseconds
 from proxy.config.urls import Url, parse_rawsocket_url, parse_websocket_url
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
 _OWN_HEADERS = ("host", "upgrade", "connection", "content-length", "transfer-encoding")
 _DIAL_SECONDS_MAX = 600
 
@@ -32,7 +32,7 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
     """Refuse what would break the HTTP request or belongs to the opening handshake itself."""
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise problem("expected an HTTP header: a name and a value without control characters", name)
+            raise problem("expected an HTTP header: a name, and a value of printable ASCII, no blanks around it", name)
         if name.lower() in _OWN_HEADERS or name.lower().startswith("sec-websocket-"):
             raise problem("expected another header: this one belongs to the WebSocket handshake", name)
     return headers

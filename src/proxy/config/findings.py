@@ -74,12 +74,13 @@ def render_place(place: Place) -> str:
     """Write a place as one would in code: ``routes["com.example"].anonymous[0]``."""
     text = ""
     for step in place:
+        name = str(step)  # YAML has keys of other types, too
         if isinstance(step, int):
             text += f"[{step}]"
-        elif _PLAIN_KEY.fullmatch(step):
-            text += f".{step}" if text else step
+        elif _PLAIN_KEY.fullmatch(name):
+            text += f".{name}" if text else name
         else:
-            text += f"[{json.dumps(step)}]"
+            text += f"[{json.dumps(name)}]"
     return text
 
 

@@ -48,6 +48,8 @@ def _parse(url: str, schemes: tuple[str, ...]) -> Url:
         host = parts.hostname or ""
         if parts.scheme not in schemes or not host or parts.fragment or parts.username is not None:
             raise ValueError
+        if not host.isascii():
+            host.encode("idna")  # UnicodeError is a ValueError: nobody could ask for this name
         secure = parts.scheme in ("wss", "rss")
         if parts.netloc == "unix:":
             if len(parts.path) < 2:
@@ -58,4 +60,7 @@ def _parse(url: str, schemes: tuple[str, ...]) -> Url:
         raise ValueError(wanted) from None
     if port == 0:
         raise ValueError(f"{wanted}, with a port from 1 to 65535")
-    return Url(secure, host, port, "", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+    resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not resource.isascii():
+        raise ValueError(f"{wanted}, with all but ASCII percent-encoded in the path")
+    return Url(secure, host, port, "", resource)

@@ -16,12 +16,12 @@ SPAWN = Path(__file__).with_name("spawn.py")
 _LIVE: weakref.WeakSet[Child] = weakref.WeakSet()
 
 
-_SANITIZER = ("LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS", "PYTHONMALLOC", "PYTHONPATH")
+INSTRUMENTS = ("LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS", "PYTHONMALLOC", "PYTHONPATH")
 
 
 def peer_environment() -> dict[str, str]:
     """The environment for programs that are not under test: without what instruments the proxy."""
-    return {name: value for name, value in os.environ.items() if name not in _SANITIZER}
+    return {name: value for name, value in os.environ.items() if name not in INSTRUMENTS}
 
 
 def live_children() -> list[Child]:

@@ -3,8 +3,8 @@
 # Both directions use one structure under one mutex; it is held for a copy of an entry, never across a system call.
 # The hot path of relayed messages never comes here. When the ring is full, entries go to a list behind it, so that
 # nothing is dropped and nobody blocks; the list is bounded by the number of connections, because every event but the
-# last one of a connection stops reading from it until the control plane answers, and while the list is not empty no
-# loop accepts.
+# last one of a connection stops reading from it until the control plane answers, and while the list is not empty its
+# loop does not accept.
 
 cdef int ring_init(ring_t *r, uint32_t size, int wake_fd) noexcept nogil:
     memset(r, 0, sizeof(ring_t))

@@ -61,12 +61,17 @@ cdef enum:                         # CODEC flags
     CF_APPLY_MASK = 8              # really XOR with the key (apply_mask; off only for odd test peers)
     CF_VALIDATE_UTF8 = 16          # validate text messages
     CF_ANY_OPCODE = 32             # text and binary both accepted and kept (testee)
+    CF_BATCHED = 64                # subprotocol wamp.2.*.batched: a WebSocket message holds several WAMP messages
+    CF_BATCH_CAN = 128             # JSON batch: messages end with 0x18 (autobahn) instead of 0x1e (the specification)
+    CF_DEFLATE = 256               # permessage-deflate was negotiated: RSV1 may be set (RFC 7692)
 
 cdef enum:                         # SER: serializers (values of the RawSocket handshake)
     SER_NONE = 0
     SER_JSON = 1
     SER_MSGPACK = 2
     SER_CBOR = 3
+    SER_UBJSON = 4                 # as autobahn writes it: BJData, little-endian
+    SER_FLATBUFFERS = 5
 
 cdef enum:                         # OP: RFC 6455 5.2 opcodes
     OP_CONT = 0
@@ -75,6 +80,7 @@ cdef enum:                         # OP: RFC 6455 5.2 opcodes
     OP_CLOSE = 8
     OP_PING = 9
     OP_PONG = 10
+    OP_RSV1 = 0x40                 # added to the opcode of a compressed message's first frame
 
 cdef enum:                         # FRAME: what frame_next found
     FRAME_NONE = 0                 # a fragment was absorbed (or a control frame that needs nothing)
@@ -112,6 +118,27 @@ cdef enum:                         # more limits of the connection layer
 
 cdef enum:
     ST_DEADLINE = -14
+    ST_UNTRANSLATABLE = -15        # translation: a value that the other serializer cannot express
+    ST_WAIT = -16                  # rewriter: names a session whose WELCOME has not been read yet
+
+cdef enum:                         # NOTE: what is remembered of a link's messages
+    NOTE_CALL = 1                  # a CALL whose RESULT holds session IDs; rule says where
+    NOTE_SUBSCRIBE = 2             # a SUBSCRIBE to a topic whose events hold session IDs
+    NOTE_SUBSCRIPTION = 3          # the subscription that came of it
+    NOTE_DEAD_CALL = 4             # the client was told that this call failed: its further answers are dropped
+    NOTE_DEAD_INVOCATION = 5       # the router was told that this invocation failed: its further answers are dropped
+
+cdef enum:                         # more limits, of what happens to messages between reading and sending
+    NOTES_MAX = 1024               # notes of one link; a client with more of those calls pending is told to wait
+    SID_MAX = 9007199254740992     # 2^53, the largest ID (WAMP spec, section "IDs")
+    SID_SHARDS = 64                # parts of the session-ID map, each with its own lock
+    SID_LINGER_MS = 60000          # how long an ended session's IDs are still known: its on_leave is under way
+    SID_LINGERERS_MAX = 65536      # ended sessions that are still known, in the worker
+    SID_WAIT_MS = 200              # how long an on_join event waits for the WELCOME of a session it names
+    REALMS_MAX = 65536
+    SINK_KEEP = 1048576            # octets of memory that a sink keeps from one message to the next
+    BATCH_MAX = 65536              # octets of a batch towards a client, unless one message alone is longer
+    DEFLATE_MIN = 32               # shorter messages are sent as they are
 
 cdef enum:                         # SIDE
     SIDE_FRONT = 0

@@ -2,22 +2,25 @@
 #
 # All-zero is the valid empty state of every structure here.
 
-# What frame_next and frame_put need to know of a connection. 40 octets, lives inside conn_t.
+# What frame_next and frame_put need to know of a connection. Lives inside conn_t.
 ctypedef struct codec_t:
     uint8_t kind                   # CODEC_*
-    uint8_t flags                  # CF_*
     uint8_t serializer             # SER_*; SER_NONE with CF_ANY_OPCODE only
-    uint8_t asm_op                 # opcode of the message whose fragments are being put together; 0: none
+    uint8_t asm_op                 # opcode (OP_RSV1 added: compressed) of the message in fragments; 0: none
+    uint16_t flags                 # CF_*
     uint32_t max_out               # octets of one outgoing message that the peer takes (RawSocket); 0: no limit
     uint64_t max_frame             # octets of one incoming frame's payload; 0: no limit but max_message
     uint64_t max_message           # octets of one incoming message; 0: no limit
     uint64_t asm_len               # octets put together so far, at the start of the unconsumed input
     uint64_t asm_gap               # octets after them that are spent (headers, interleaved control frames)
+    uint32_t batch_left            # octets of a batch not taken apart yet, at the start of the input (unmasked)
+    uint32_t batch_gap             # octets after them that are spent
 
 # One result of frame_next. Pointers are borrowed: valid until the buffer is touched.
 ctypedef struct frame_t:
     uint8_t kind                   # FRAME_*
     uint8_t opcode                 # OP_TEXT or OP_BINARY of a message, OP_* of a control frame
+    bint compressed                # a message whose first frame had RSV1: the payload is a DEFLATE stream
     uint8_t *payload               # unmasked
     size_t length                  # octets of payload
     size_t consumed                # octets to drop from the front of the input before the next call
@@ -35,10 +38,38 @@ ctypedef struct buf_t:
     uint32_t start
     uint32_t end
 
+# Where sans-IO writers put one message at a time: memory that grows, never to more than `max` octets of data.
+# Data is base[BUF_HEADROOM:BUF_HEADROOM + len]. Made, reset and freed by sink.pxi.
+ctypedef struct sink_t:
+    uint8_t *base
+    size_t cap
+    size_t len
+    size_t max                     # octets; 0: no limit
+
+# What a link must remember of single messages; see NOTE_*.
+ctypedef struct note_t:
+    uint64_t id                    # request or subscription
+    uint16_t rule                  # where session IDs are, see rewrite.pxi
+    uint8_t kind                   # NOTE_*
+
+# Made when there is something to note. At most NOTES_MAX.
+ctypedef struct notes_t:
+    uint32_t count
+    uint32_t cap
+    uint32_t dead                  # notes of kind NOTE_DEAD_*
+    note_t *notes
+
+# A realm as the session-ID map knows it. Never moves, lives as long as the relay.
+ctypedef struct realm_t:
+    uint64_t mapped                # atomic: sessions in the map, the lingering ones included; 0: nothing to rewrite
+    uint64_t joining               # atomic: sessions with a front_sid of their own whose WELCOME is not read yet
+    uint32_t index
+    void *sids                     # sids_t: the worker's map
+
 # What the connections of one transport or backend share. Written once before use, freed with the Relay.
 ctypedef struct params_t:
     uint8_t kind                   # CODEC_*
-    uint8_t codec_flags            # CF_*
+    uint16_t codec_flags           # CF_*
     bint fail_by_drop
     bint echo_close
     bint ping_restart

@@ -53,6 +53,8 @@ WARNINGS = [
     "-Wno-cast-function-type",
     "-Wno-sign-compare",
 ]
+# For src/relay/double.cpp: needs nothing of the C++ library but its decimal conversions.
+CXX_ONLY = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-Wconversion", "-Wshadow"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 COMPILE = {
     # line tables only: profiles and core dumps name the line, at a tenth of the size of full debug information
@@ -72,37 +74,74 @@ MACROS: dict[str, list[tuple[str, str | None]]] = {
 MISSING = """
 wamp-proxy: cannot build the extension proxy._relay: {what}.
 
-Install a C compiler and the headers of Python {version}, then try again:
-  Debian, Ubuntu   apt install build-essential {debian}
-  Fedora, RHEL     dnf install gcc {fedora}
-  Alpine           apk add gcc musl-dev linux-headers python3-dev
-(A Python built by pyenv, uv or from source has its headers; there only the compiler can be missing.
-A wheel of wamp-proxy needs neither.)
+Install a C and C++ compiler (GCC 11 or newer; Clang 14 or newer with the C++ library of GCC 11), the headers of
+Python {version} and those of zlib, then try again:
+  Debian, Ubuntu   apt install build-essential zlib1g-dev {debian}
+  Fedora, RHEL     dnf install gcc gcc-c++ zlib-devel {fedora}
+  Alpine           apk add gcc g++ musl-dev linux-headers zlib-dev python3-dev
+(A Python built by pyenv, uv or from source has its headers; there only the others can be missing.
+A wheel of wamp-proxy needs none of them.)
 """
 
+# What is compiled to see whether a tool is there: suffix, source, what a failure means.
+PROBES = (
+    (
+        ".c",
+        "#include <Python.h>\n#include <sys/epoll.h>\n#include <linux/errqueue.h>\nint main(void) { return 0; }\n",
+        "the C compiler cannot compile a Python module",
+    ),
+    (".c", "#include <zlib.h>\nint main(void) { return 0; }\n", "the headers of zlib are not installed"),
+    (
+        ".cpp",
+        """
+        #include <charconv>
+        int main() {
+            char text[32]; double value;
+            std::to_chars(text, text + 32, 0.5, std::chars_format::fixed);
+            std::from_chars(text, text + 3, value);
+        }
+        """,
+        "the C++ compiler and its library cannot convert floating point numbers (C++17 <charconv>)",
+    ),
+)
 
-def missing_tool(compiler: list[str]) -> str | None:
-    """What keeps C code for this Python from compiling, in words; None when nothing does."""
-    if not compiler or shutil.which(compiler[0]) is None:
-        return f"there is no C compiler ({compiler[0] if compiler else 'cc'} is not on PATH)"
+
+def missing_tool(c: list[str], cxx: list[str]) -> str | None:
+    """What keeps this extension from compiling, in words; None when nothing does."""
+    for name, command in (("C", c), ("C++", cxx)):
+        if not command or shutil.which(command[0]) is None:
+            return f"there is no {name} compiler ({command[0] if command else 'none is named, and it'} is not on PATH)"
     include = sysconfig.get_path("include")
     if not Path(include, "Python.h").exists():
         return f"the headers of Python are not installed (no Python.h in {include})"
-    source = "#include <Python.h>\n#include <sys/epoll.h>\n#include <linux/errqueue.h>\nint main(void) { return 0; }\n"
+    for suffix, source, what in PROBES:
+        command = [*cxx, "-std=c++17"] if suffix == ".cpp" else c
+        first = compile_error([*command, f"-I{include}"], suffix, source)
+        if first is not None:
+            return f"{what} ({first})"
+    return None
+
+
+def compile_error(command: list[str], suffix: str, source: str) -> str | None:
+    """The first error of compiling a source text; None when it compiles."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "probe.c")
+        path = Path(folder, "probe").with_suffix(suffix)
         path.write_text(source)
-        command = [*compiler, f"-I{include}", "-c", str(path), "-o", str(path.with_suffix(".o"))]
+        command = [*command, "-c", str(path), "-o", str(path.with_suffix(".o"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return None
-    first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
-    return f"the C compiler cannot compile a Python module ({first})"
+    return next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
 
 
-def check_tools(compiler: list[str]) -> None:
+def tool(variable: str, otherwise: str) -> list[str]:
+    """The compiler that distutils will take, with its arguments."""
+    return shlex.split(os.environ.get(variable) or sysconfig.get_config_var(variable) or otherwise)
+
+
+def check_tools() -> None:
     """End the build with a message that says what to install when a tool is missing."""
-    what = missing_tool(compiler)
+    what = missing_tool(tool("CC", "cc"), tool("CXX", "c++"))
     if what is None:
         return
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -141,10 +180,24 @@ class BuildExt(build_ext):
             self.build_temp = f"build/{MODE}/temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
 
     def run(self) -> None:
-        # the compiler that distutils will take, before Cython spends its time
-        check_tools(shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"))
+        check_tools()  # before Cython spends its time
         self.extensions[:] = self.cythonize(self.extensions)
         super().run()
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile C++ with flags of its own: the two languages share a list of sources, but not their options."""
+        compile_one = self.compiler._compile
+
+        def compile_by_language(obj: str, src: str, suffix: str, args: list[str], extra: list[str], pp: object) -> None:
+            if suffix == ".cpp":
+                extra = [*extra, *CXX_ONLY]
+            compile_one(obj, src, suffix, args, extra, pp)
+
+        self.compiler._compile = compile_by_language
+        try:
+            super().build_extension(ext)
+        finally:
+            self.compiler._compile = compile_one
 
     def cythonize(self, extensions: list[Extension]) -> list[Extension]:
         from Cython.Build import cythonize
@@ -183,11 +236,12 @@ def relay() -> Extension:
     werror = ["-Werror"] if os.environ.get("PROXY_WERROR") == "1" else []
     return Extension(
         "proxy._relay",
-        ["src/_relay.pyx"],
+        ["src/_relay.pyx", "src/relay/double.cpp"],
         include_dirs=["src"],
         depends=sorted(map(str, parts)),
         define_macros=[("PROXY_BUILD_MODE", f'"{MODE}"'), *MACROS[MODE]],
         extra_compile_args=["-pthread", *WARNINGS, *COMPILE[MODE], *werror],
+        libraries=["z"],
         extra_link_args=["-pthread", *LINK[MODE]],
     )
 

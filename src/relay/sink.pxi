@@ -1,4 +1,4 @@
-# sink.pxi - growing memory for one outgoing message, for the sans-IO writers. Part of proxy._relay (see src/_relay.pyx).
+# sink.pxi - growing memory for one outgoing message, for the sans-IO writers. Part of proxy._relay.
 
 cdef inline uint8_t *sink_ptr(const sink_t *s) noexcept nogil:
     """The data; there are BUF_HEADROOM free octets in front of it."""
@@ -16,20 +16,19 @@ cdef int sink_grow(sink_t *s, size_t n) noexcept nogil:
     cdef size_t need = BUF_HEADROOM + s.len + n
     cdef size_t cap = s.cap if s.cap else RX_MIN
     cdef uint8_t *base
+    # One message of unusual size must not take twice its room, so it grows no further than it may get.
+    cdef size_t most = BUF_HEADROOM + s.max if s.max else <size_t>0 - 1
     if s.max and s.len + n > s.max:
         return ST_TOO_BIG
     if need < n:
         return ST_NOMEM
     while cap < need:
-        cap *= 2
+        cap = cap * 2 if cap < most // 2 else most
     if cap == s.cap:
         return ST_OK
-    base = <uint8_t *>mem_alloc(cap)
+    base = <uint8_t *>mem_realloc(s.base, cap)
     if base == NULL:
         return ST_NOMEM
-    if s.base != NULL:
-        memcpy(base + BUF_HEADROOM, s.base + BUF_HEADROOM, s.len)
-        mem_free(s.base)
     s.base = base
     s.cap = cap
     return ST_OK

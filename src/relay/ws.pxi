@@ -13,8 +13,6 @@ cdef inline uint8_t ws_opcode(const codec_t *c) noexcept nogil:
 cdef inline int ws_check(const codec_t *c, unsigned int b0, unsigned int b1) noexcept nogil:
     """Refuse whatever the first two octets alone show to be wrong (RFC 6455 5.1, 5.2, 5.4, 5.5)."""
     cdef unsigned int op = b0 & 15
-    if b0 & 0x70:                                            # RSV: no extension is ever negotiated
-        return ST_PROTOCOL
     if c.flags & CF_CLIENT:
         if b1 & 0x80:
             return ST_PROTOCOL
@@ -55,11 +53,21 @@ cdef inline int ws_length(const uint8_t *p, size_t avail, uint64_t *length, size
     return ST_OK
 
 
+cdef inline uint64_t ws_packed_max(uint64_t n) noexcept nogil:
+    """The most octets that a compressor of the usual kind (zlib, with any settings) makes of a message of n octets."""
+    return n + (n >> 3) + (n >> 6) + 64 if n else 0
+
+
+cdef bint ws_may_be_longer(const codec_t *c, uint64_t n) noexcept nogil:
+    """True for a compressed message: what it holds may not be more than max_message, how it comes may be longer."""
+    return c.asm_op & OP_RSV1 != 0 and n <= ws_packed_max(c.max_message)
+
+
 cdef inline bint ws_is_too_big(const codec_t *c, uint64_t n) noexcept nogil:
     """True if a data frame of n octets breaks a limit. asm_len is real memory and n < 2^63: the sum does not wrap."""
     if n > c.max_frame and c.max_frame:
         return True
-    return c.asm_len + n > c.max_message and c.max_message != 0
+    return c.asm_len + n > c.max_message and c.max_message != 0 and not ws_may_be_longer(c, c.asm_len + n)
 
 
 cdef inline int ws_message(codec_t *c, uint8_t *payload, size_t n, uint8_t opcode, frame_t *f) noexcept nogil:
@@ -68,9 +76,15 @@ cdef inline int ws_message(codec_t *c, uint8_t *payload, size_t n, uint8_t opcod
         return ST_UTF8
     f.kind = FRAME_MESSAGE
     f.opcode = opcode
+    f.compressed = False
     f.payload = payload
     f.length = n
     return ST_OK
+
+
+cdef bint ws_is_packed(unsigned int opcode) noexcept nogil:
+    """True if the first frame of a compressed message may begin with this opcode and these reserved bits."""
+    return opcode == OP_RSV1 | OP_TEXT or opcode == OP_RSV1 | OP_BINARY
 
 
 cdef int ws_control(codec_t *c, uint8_t *p, size_t head, size_t n, frame_t *f) noexcept nogil:
@@ -120,6 +134,11 @@ cdef int ws_fragment(codec_t *c, uint8_t *buf, uint8_t *p, size_t head, size_t n
     c.asm_op = 0
     c.asm_len = 0
     c.asm_gap = 0
+    if opcode & OP_RSV1:
+        ws_message(c, buf, total, OP_BINARY, f)              # so that it is not taken for text yet
+        f.opcode = opcode & 15
+        f.compressed = True
+        return ST_OK
     return ws_message(c, buf, total, opcode, f)
 
 
@@ -135,6 +154,31 @@ cdef int ws_close_gap(codec_t *c, uint8_t *buf, frame_t *f) noexcept nogil:
     return ST_OK
 
 
+cdef int ws_packed(codec_t *c, uint8_t *buf, size_t avail, frame_t *f) noexcept nogil:
+    """A frame with reserved bits: the first one of a compressed message (RFC 7692 6: RSV1), or a violation.
+
+    It is read like any other, with RSV1 taken off, under the limit for compressed messages and never as text: so
+    compression costs nothing where there is none. No message is being put together, so the frame begins at buf.
+    """
+    cdef codec_t as_it_was = c[0]
+    cdef int status
+    if not c.flags & CF_DEFLATE or not ws_is_packed(buf[0] & 0x7F):
+        return ST_PROTOCOL
+    buf[0] ^= OP_RSV1
+    c.flags &= ~<uint16_t>CF_VALIDATE_UTF8
+    c.max_message = ws_packed_max(c.max_message)
+    status = ws_next(c, buf, avail, f)
+    c.flags = as_it_was.flags
+    c.max_message = as_it_was.max_message
+    if status == ST_MORE:
+        buf[0] ^= OP_RSV1                                    # it is read once more when there is more of it
+    elif status > 0 and f.kind == FRAME_MESSAGE:
+        f.compressed = True
+    elif status > 0:
+        c.asm_op |= OP_RSV1
+    return status
+
+
 cdef int ws_next(codec_t *c, uint8_t *buf, size_t avail, frame_t *f) noexcept nogil:
     """frame_next of WebSocket; see framing.pxi."""
     cdef size_t base = c.asm_len + c.asm_gap
@@ -148,6 +192,8 @@ cdef int ws_next(codec_t *c, uint8_t *buf, size_t avail, frame_t *f) noexcept no
     f.need = base + 2
     if avail < base + 2:
         return ST_MORE
+    if p[0] & 0x70:                                          # RSV: no other extension is ever negotiated
+        return ws_packed(c, buf, avail, f) if base == 0 else ST_PROTOCOL
     status = ws_check(c, p[0], p[1])
     if status < 0:
         return status
@@ -185,13 +231,16 @@ cdef inline int ws_head_len(const codec_t *c, size_t n) noexcept nogil:
 
 
 cdef int ws_head_put(const codec_t *c, uint8_t *dst, size_t n, uint8_t opcode, uint32_t key, bint fin) noexcept nogil:
-    """Write a header at dst; its length, or ST_PROTOCOL for a frame that RFC 6455 does not know."""
+    """Write a header at dst; its length, or ST_PROTOCOL for a frame that RFC 6455 does not know.
+
+    opcode: OP_RSV1 is added for the first frame of a compressed message.
+    """
     cdef uint8_t mask = 0x80 if c.flags & CF_MASK_OUT else 0
     cdef int head = 2
     if opcode & 8:
         if opcode > OP_PONG or n > CONTROL_PAYLOAD_MAX or not fin:
             return ST_PROTOCOL
-    elif opcode > OP_BINARY:
+    elif opcode > OP_BINARY and not (c.flags & CF_DEFLATE and ws_is_packed(opcode)):
         return ST_PROTOCOL
     dst[0] = opcode | (0x80 if fin else 0)
     if n < 126:

@@ -314,6 +314,86 @@ def test_validation_is_for_text_and_can_be_switched_off() -> None:
     assert json_server(validate_utf8=False).feed(ws_frame(TEXT, b"\xff")) == [("message", TEXT, b"\xff")]
 
 
+# --- compression (RFC 7692 section 6) ------------------------------------------------------------------------------
+
+RSV1 = 0x40
+deflate_server = partial(any_server, deflate=True)
+deflate_client = partial(any_client, deflate=True)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize(("make", "key"), [(deflate_server, KEY), (deflate_client, None)], ids=["masked", "unmasked"])
+def test_rsv1_marks_a_compressed_message(make: partial[FrameCodec], key: bytes | None, opcode: int) -> None:
+    packed = ws_frame(opcode, b"\xff\xfe", rsv=4, key=key)
+    plain = ws_frame(opcode, b"ab", key=key)
+    expected = [("message", opcode | RSV1, b"\xff\xfe"), ("message", opcode, b"ab")]
+    assert_frames(make, packed + plain, expected)
+    assert_frames(make, plain + packed, expected[::-1])
+
+
+@pytest.mark.parametrize("size", BORDERS)
+def test_compressed_frames_of_every_length(size: int) -> None:
+    data = ws_frame(BINARY, pattern(size), rsv=4)
+    assert_frames(deflate_server, data, [("message", BINARY | RSV1, pattern(size))])
+
+
+def test_rsv1_is_in_the_first_fragment_only() -> None:
+    begun = ws_frame(TEXT, b"\xff", fin=False, rsv=4)
+    data = begun + ws_frame(PING, b"p") + ws_frame(CONT, b"\xfe", fin=False) + ws_frame(CONT, b"\xfd")
+    assert_frames(deflate_server, data, [("ping", PING, b"p"), ("message", TEXT | RSV1, b"\xff\xfe\xfd")])
+    for opcode in (CONT, PING):
+        assert_refused(deflate_server, begun + ws_head(opcode, 1, rsv=4)[:2], "ST_PROTOCOL")
+    plain = ws_frame(TEXT, b"a", fin=False)
+    assert_refused(deflate_server, plain + ws_head(CONT, 1, rsv=4)[:2], "ST_PROTOCOL")
+    assert deflate_server().feed(plain + ws_frame(CONT, b"b")) == [("message", TEXT, b"ab")]
+
+
+@pytest.mark.parametrize("rsv", range(1, 8))
+@pytest.mark.parametrize("opcode", [CONT, TEXT, BINARY, CLOSE, PING, PONG])
+def test_reserved_bits_that_mean_nothing_are_refused(opcode: int, rsv: int) -> None:
+    if rsv != 4 or opcode not in (TEXT, BINARY):
+        assert_refused(deflate_server, ws_head(opcode, 5, rsv=rsv)[:2], "ST_PROTOCOL")
+        assert_refused(deflate_client, ws_head(opcode, 5, rsv=rsv, key=None), "ST_PROTOCOL")
+
+
+def test_the_opcode_of_a_compressed_message_must_fit_the_serializer() -> None:
+    make = partial(json_server, deflate=True)
+    assert_frames(make, ws_frame(TEXT, b"\xff", rsv=4), [("message", TEXT | RSV1, b"\xff")])
+    assert_refused(make, ws_head(BINARY, 2, rsv=4)[:2], "ST_DATA_TYPE")
+
+
+def test_size_of_a_compressed_message() -> None:
+    """What cannot be compressed gets longer: by an eighth and a little at worst, as zlib may be set."""
+    for limit in (1000, 65_536):
+        make, most = partial(deflate_server, max_message=limit), limit + limit // 8 + limit // 64 + 64
+        payload = pattern(most)
+        assert make().feed(ws_frame(BINARY, payload, rsv=4)) == [("message", BINARY | RSV1, payload)]
+        assert_refused(make, ws_head(BINARY, most + 1, rsv=4)[:-4], "ST_TOO_BIG")
+        assert_refused(make, ws_head(BINARY, limit + 1)[:-4], "ST_TOO_BIG")
+        begun = ws_frame(BINARY, payload[:limit], fin=False, rsv=4)
+        assert make().feed(begun + ws_frame(CONT, payload[limit:])) == [("message", BINARY | RSV1, payload)]
+        assert_refused(make, begun + ws_head(CONT, most - limit + 1)[:-4], "ST_TOO_BIG")
+    assert_refused(partial(deflate_server, max_frame=10), ws_head(BINARY, 11, rsv=4)[:2], "ST_TOO_BIG")
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("size", BORDERS)
+def test_written_compressed_frames(opcode: int, size: int) -> None:
+    payload = pattern(size)
+    assert deflate_server().put(payload, opcode | RSV1) == ws_frame(opcode, payload, rsv=4, key=None)
+    assert deflate_client().put(payload, opcode | RSV1, key=KEY) == ws_frame(opcode, payload, rsv=4)
+    begun = deflate_server().put(payload, opcode | RSV1, fin=False)
+    assert begun == ws_frame(opcode, payload, rsv=4, fin=False, key=None)
+
+
+@pytest.mark.parametrize("opcode", [CONT, CLOSE, PING, 3])
+def test_rsv1_is_not_written_where_it_means_nothing(opcode: int) -> None:
+    for make, code in ((deflate_server, opcode), (server, BINARY)):
+        with pytest.raises(FrameError) as caught:
+            make().put(b"", code | RSV1)
+        assert caught.value.status == "ST_PROTOCOL"
+
+
 # --- writing -------------------------------------------------------------------------------------------------------
 
 

@@ -13,15 +13,24 @@ from typing import Any
 import cbor2
 import msgpack
 import pytest
+import txaio
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from proxy import ubjson
 from proxy._relay import probe_scan, probe_wamp_plan
+
+txaio.use_twisted()
+
+from autobahn.wamp import message as wamp  # noqa: E402
+from autobahn.wamp.serializer import FlatBuffersSerializer  # noqa: E402
 
 SERIALIZERS: dict[str, tuple[int, Callable[[Any], bytes]]] = {
     "json": (1, lambda message: json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()),
     "msgpack": (2, msgpack.packb),
     "cbor": (3, cbor2.dumps),
+    "ubjson": (4, ubjson.dumps),
 }
+FLATBUFFERS = 5
 TO_BACK, TO_FRONT = 0, 1
 PASS, FORBIDDEN = 1, -10
 
@@ -48,6 +57,31 @@ def test_gate(benchmark: BenchmarkFixture, serializer: str, name: str) -> None:
     count = max(1, 500_000 // len(data))
     benchmark.extra_info.update(messages=count, octets=len(data))
     assert benchmark(probe_wamp_plan, number, direction, data, count)[:2] == (PASS, message[0])
+
+
+FLAT: dict[str, tuple[int, wamp.Message]] = {
+    "call-64": (TO_BACK, wamp.Call(7814135, "com.example.echo", args=["x" * 28])),
+    "publish": (
+        TO_BACK,
+        wamp.Publish(239714735, "com.example.topic", args=["Hello, world!", 1, 2.5], kwargs={"color": "orange"},
+                     acknowledge=True, exclude_me=False, exclude=[7891255, 1245751]),
+    ),
+    "event": (
+        TO_FRONT,
+        wamp.Event(5512315355, 4429313566, publisher=3335656, topic="com.example.topic", args=EVENT[4]),
+    ),
+    "text-64k": (TO_BACK, wamp.Call(7814135, "com.example.echo", args=["x" * 65536])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_gate_flatbuffers(benchmark: BenchmarkFixture, name: str) -> None:
+    """The gate over tables: what is in the Arguments costs nothing."""
+    direction, message = FLAT[name]
+    data = bytes(FlatBuffersSerializer().serialize(message)[0])
+    count = max(1, min(10_000, 500_000 // len(data)))
+    benchmark.extra_info.update(messages=count, octets=len(data))
+    assert benchmark(probe_wamp_plan, FLATBUFFERS, direction, data, count)[:2] == (PASS, message.MESSAGE_TYPE)
 
 
 @pytest.mark.parametrize("serializer", SERIALIZERS)

@@ -19,13 +19,17 @@ from typing import Any, Final, NamedTuple, NoReturn
 import cbor2
 import msgpack
 
+from proxy import flatbuffers, ubjson
+
 __all__ = [
     "ID_MAX",
     "SERIALIZERS",
     "SERIALIZER_NAMES",
     "SER_CBOR",
+    "SER_FLATBUFFERS",
     "SER_JSON",
     "SER_MSGPACK",
+    "SER_UBJSON",
     "SUBPROTOCOLS",
     "SUBPROTOCOL_NAMES",
     "UNTRUSTED_SIZE_MAX",
@@ -50,8 +54,12 @@ __all__ = [
 SER_JSON: Final = 1
 SER_MSGPACK: Final = 2
 SER_CBOR: Final = 3
+SER_UBJSON: Final = 4
+SER_FLATBUFFERS: Final = 5
 
-SERIALIZERS: Final[Mapping[str, int]] = MappingProxyType({"json": SER_JSON, "msgpack": SER_MSGPACK, "cbor": SER_CBOR})
+SERIALIZERS: Final[Mapping[str, int]] = MappingProxyType(
+    {"json": SER_JSON, "msgpack": SER_MSGPACK, "cbor": SER_CBOR, "ubjson": SER_UBJSON, "flatbuffers": SER_FLATBUFFERS}
+)
 """Name in configuration files -> number, which is also the one of the RawSocket handshake."""
 
 SERIALIZER_NAMES: Final[Mapping[int, str]] = MappingProxyType({number: name for name, number in SERIALIZERS.items()})
@@ -212,6 +220,14 @@ def _decode_cbor(data: bytes, trusted: bool) -> Any:
     return value
 
 
+def _decode_ubjson(data: bytes, trusted: bool) -> Any:
+    return ubjson.loads(data)
+
+
+def _decode_flatbuffers(data: bytes, trusted: bool) -> Any:
+    return flatbuffers.loads(data)
+
+
 def _encode_json(message: list[Any]) -> bytes:
     return _json_encoder.encode(message).encode("utf-8")
 
@@ -225,11 +241,15 @@ _DECODERS: Final[Mapping[int, Callable[[bytes, bool], Any]]] = {
     SER_JSON: _decode_json,
     SER_MSGPACK: _decode_msgpack,
     SER_CBOR: _decode_cbor,
+    SER_UBJSON: _decode_ubjson,
+    SER_FLATBUFFERS: _decode_flatbuffers,
 }
 _ENCODERS: Final[Mapping[int, Callable[[list[Any]], bytes]]] = {
     SER_JSON: _encode_json,
     SER_MSGPACK: _encode_msgpack,
     SER_CBOR: cbor2.dumps,
+    SER_UBJSON: ubjson.dumps,
+    SER_FLATBUFFERS: flatbuffers.dumps,
 }
 
 
@@ -239,7 +259,7 @@ def decode(serializer: int, data: bytes, *, trusted: bool = False) -> list[Any]:
     :param serializer: one of :data:`SERIALIZERS`.
     :param data: the octets of exactly one message, without framing.
     :param trusted: the message comes from a router: its size is not bounded here and its CBOR maps may have any keys.
-    :returns: the message; its first item is an int.
+    :returns: the message; its first item is an int. In FlatBuffers it comes without Arguments.
     :raises MessageError: not exactly one message of this serializer, or larger than :data:`UNTRUSTED_SIZE_MAX`.
     """
     if len(data) > UNTRUSTED_SIZE_MAX and not trusted:

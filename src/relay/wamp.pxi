@@ -151,6 +151,35 @@ cdef inline int wamp_head_cbor(const uint8_t *p, size_t n, wamp_t *w) noexcept n
     return ST_OK if wamp_is_shortest(i - count, code) else ST_AMBIGUOUS
 
 
+cdef inline int wamp_head_ubjson(const uint8_t *p, size_t n, wamp_t *w) noexcept nogil:
+    """Read ``[`` and message type of a UBJSON message: the array without type and count, the type as uint8 or, from
+    256 on, uint16 in little-endian, as autobahn writes them. Elements are not stated.
+
+    An octet has no order, so that a decoder of big-endian UBJSON reads the types below 256 alike; 337 begins with a
+    marker that it does not know.
+
+    :return: ST_OK, or ST_TRUNCATED, ST_MALFORMED, ST_AMBIGUOUS.
+    """
+    w.elements = 0
+    if n == 0:
+        return ST_TRUNCATED
+    if p[0] != b'[':
+        return ST_AMBIGUOUS if p[0] == b'N' else ST_MALFORMED
+    if n < 2:
+        return ST_TRUNCATED
+    if scan_likely(p[1] == b'U'):
+        if n < 3:
+            return ST_TRUNCATED
+        w.type = p[2]
+        return ST_OK
+    if p[1] != b'u':
+        return ST_MALFORMED if p[1] == b']' else ST_AMBIGUOUS
+    if n < 4:
+        return ST_TRUNCATED
+    w.type = load_le16(p + 2)
+    return ST_OK if w.type > 255 else ST_AMBIGUOUS
+
+
 cdef inline bint wamp_is_shortest(size_t length, uint64_t value) noexcept nogil:
     """Are ``length`` (1, 2, 3 or 5) octets the shortest CBOR head for ``value``?"""
     return value >= (0 if length == 1 else 24 if length == 2 else 256 if length == 3 else 65536)
@@ -159,7 +188,7 @@ cdef inline bint wamp_is_shortest(size_t length, uint64_t value) noexcept nogil:
 cdef inline int wamp_type(uint8_t serializer, const uint8_t *p, size_t n, wamp_t *w) noexcept nogil:
     """Read the type of the one WAMP message at ``p`` and make sure that it is one whole, well-formed value.
 
-    :param serializer: SER_JSON, SER_MSGPACK or SER_CBOR.
+    :param serializer: SER_*.
     :param p: octets of the message.
     :param n: how many there are.
     :param w: gets the type, and the number of elements where the encoding states it.
@@ -184,6 +213,14 @@ cdef inline int wamp_type(uint8_t serializer, const uint8_t *p, size_t n, wamp_t
         length = scan_json(p, n)
         if length > 0:
             length = <ssize_t>scan_json_space(p, n, <size_t>length)
+    elif serializer == SER_UBJSON:
+        status = wamp_head_ubjson(p, n, w)
+        if status < 0:
+            return status
+        length = scan_ubjson(p, n)
+    elif serializer == SER_FLATBUFFERS:
+        w.elements = 0
+        length = scan_flatbuffers(p, n, &w.type)
     else:
         return ST_MALFORMED
     if length < 0:
@@ -194,7 +231,7 @@ cdef inline int wamp_type(uint8_t serializer, const uint8_t *p, size_t n, wamp_t
 cdef int wamp_plan(uint8_t serializer, uint8_t direction, const uint8_t *p, size_t n, wamp_t *w) noexcept nogil:
     """Decide what becomes of one WAMP message between linked connections.
 
-    :param serializer: SER_JSON, SER_MSGPACK or SER_CBOR.
+    :param serializer: SER_*.
     :param direction: DIR_TO_BACK or DIR_TO_FRONT.
     :param p: octets of the message.
     :param n: how many there are.

@@ -3,8 +3,8 @@
 Invariant: whatever octets the gate lets pass as a message of type T, every decoder of that serializer either refuses
 them or reads exactly one message of type T.
 
-An input is one octet that selects the serializer (1 JSON, 2 MessagePack, 3 CBOR, others by their remainder) and the
-octets of the message.
+An input is one octet that selects the serializer (1 JSON, 2 MessagePack, 3 CBOR, 4 UBJSON, 5 FlatBuffers, others by
+their remainder) and the octets of the message.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,7 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.gate import check_gate
 
 CORPUS = Path(__file__).resolve().parent / "corpus" / "gate"
-INTERESTING = b'\x00\x01\x06\x17\x18\x19\x1f0123456789[]{},:"\\ \t\n\r+-.eE\xef\xbb\xbf' + bytes(range(0x80, 0x100))
+INTERESTING = (
+    b'\x00\x01\x04\x06\x08\x0c\x17\x18\x19\x1f0123456789[]{},:"\\ \t\n\r+-.eE$#NZTFiUIulmLMhdDCSHB\xef\xbb\xbf'
+    + bytes(range(0x80, 0x100))
+)
 SIZE_MAX = 4096
 DRIFTED_MAX = 2000
 
@@ -30,7 +34,7 @@ def run_one(data: bytes) -> str:
 
     :raise AssertionError: the invariant does not hold.
     """
-    return f"{data[0] % 3}: {check_gate(1 + (data[0] - 1) % 3, data[1:])}" if data else ""
+    return f"{data[0] % 5}: {check_gate(1 + (data[0] - 1) % 5, data[1:])}" if data else ""
 
 
 def load(folders: list[Path]) -> list[bytes]:
@@ -65,13 +69,19 @@ def mutate(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
 
 
 def fuzz(
-    inputs: list[bytes], seed: int, *, executions: int | None = None, seconds: float | None = None
+    inputs: list[bytes],
+    seed: int,
+    *,
+    executions: int | None = None,
+    seconds: float | None = None,
+    run: Callable[[bytes], str] = run_one,
 ) -> dict[str, int]:
     """Run the inputs, then changed ones, until one of the two limits is met.
 
     Some of the changed inputs that pass and are read are changed further, so that they drift away from the corpus.
 
     :param seed: of the random numbers; the same seed and number of executions do the same.
+    :param run: puts one input to the test and says what became of it.
     :return: how often each outcome was met.
     """
     dice = random.Random(seed)
@@ -86,11 +96,11 @@ def fuzz(
             else mutate(dice.choice(drifted or inputs if dice.random() < 0.5 else inputs), inputs, dice)
         )
         try:
-            outcome = run_one(data)
+            outcome = run(data)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}, execution {done}, input {data.hex()}: {error}") from error
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        if done >= len(inputs) and outcome.endswith("is read") and dice.random() < 0.1:
+        if done >= len(inputs) and outcome.endswith(("is read", "is translated")) and dice.random() < 0.1:
             drifted.append(data)
             del drifted[: max(0, len(drifted) - DRIFTED_MAX)]
         done += 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import json
 import math
 import mmap
@@ -21,12 +23,23 @@ from msgpack import fallback
 
 txaio.use_twisted()  # autobahn's serializers take their clock from the framework that was chosen before their import
 
-from autobahn.wamp.serializer import CBORSerializer, JsonSerializer, MsgPackSerializer  # noqa: E402
+with contextlib.redirect_stderr(io.StringIO()):  # an older bjdata on a newer NumPy makes that one complain at length
+    import bjdata
+
+from autobahn.wamp.serializer import (  # noqa: E402
+    CBORSerializer,
+    FlatBuffersSerializer,
+    JsonSerializer,
+    MsgPackSerializer,
+    UBJSONSerializer,
+)
 
 from proxy._relay import probe_scan, probe_wamp_plan, probe_wamp_type  # noqa: E402
 
-JSON, MSGPACK, CBOR = 1, 2, 3
-SERIALIZERS = {"json": JSON, "msgpack": MSGPACK, "cbor": CBOR}
+JSON, MSGPACK, CBOR, UBJSON, FLATBUFFERS = 1, 2, 3, 4, 5
+# Those whose messages are arrays of any values; FlatBuffers is not one of them.
+SERIALIZERS = {"json": JSON, "msgpack": MSGPACK, "cbor": CBOR, "ubjson": UBJSON}
+COUNTED = (MSGPACK, CBOR)  # they state the number of elements
 TO_BACK, TO_FRONT = 0, 1
 PASS, CONTROL = 1, 2
 
@@ -54,7 +67,12 @@ def dump_json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-DUMP: dict[int, Callable[[Any], bytes]] = {JSON: dump_json, MSGPACK: msgpack.packb, CBOR: cbor2.dumps}
+DUMP: dict[int, Callable[[Any], bytes]] = {
+    JSON: dump_json,
+    MSGPACK: msgpack.packb,
+    CBOR: cbor2.dumps,
+    UBJSON: bjdata.dumpb,
+}
 
 
 def expected_plan(direction: int, code: int) -> int:
@@ -66,7 +84,13 @@ def expected_plan(direction: int, code: int) -> int:
 
 # --- decoders that judge ---------------------------------------------------------------------------------------------
 
-AUTOBAHN = {JSON: JsonSerializer(), MSGPACK: MsgPackSerializer(), CBOR: CBORSerializer()}
+AUTOBAHN = {
+    JSON: JsonSerializer(),
+    MSGPACK: MsgPackSerializer(),
+    CBOR: CBORSerializer(),
+    UBJSON: UBJSONSerializer(),
+    FLATBUFFERS: FlatBuffersSerializer(),
+}
 
 
 def _fallback(data: bytes) -> list[Any]:
@@ -93,6 +117,18 @@ def _cbor_lenient(data: bytes) -> list[Any]:
     return [cbor2.loads(data, str_errors="replace")]
 
 
+def _ubjson_big_endian(data: bytes) -> list[Any]:
+    """As older autobahn reads it, whose UBJSON is big-endian and has no unsigned integers but those of an octet."""
+    if data[1:2] in (b"u", b"m", b"M"):
+        raise ValueError("unknown marker")
+    return [bjdata.loadb(data, islittle=False)]
+
+
+def _flatbuffers(data: bytes) -> list[Any]:
+    """The type alone: the objects have no list form that does not look into Arguments."""
+    return [[message.MESSAGE_TYPE] for message in AUTOBAHN[FLATBUFFERS].unserialize(data)]
+
+
 DECODERS: dict[int, dict[str, Callable[[bytes], list[Any]]]] = {
     JSON: {"autobahn": AUTOBAHN[JSON]._serializer.unserialize, "json": _json_octets, "ujson": _ujson},
     MSGPACK: {
@@ -101,6 +137,8 @@ DECODERS: dict[int, dict[str, Callable[[bytes], list[Any]]]] = {
         "stream": _msgpack_stream,
     },
     CBOR: {"autobahn": AUTOBAHN[CBOR]._serializer.unserialize, "lenient": _cbor_lenient},
+    UBJSON: {"autobahn": AUTOBAHN[UBJSON]._serializer.unserialize, "big-endian": _ubjson_big_endian},
+    FLATBUFFERS: {"autobahn": _flatbuffers},
 }
 
 
@@ -201,15 +239,17 @@ def vector_folder() -> Path | None:
 
 
 def vectors() -> Iterator[Vector]:
-    """All of them, for our three serializers."""
+    """All of them, UBJSON as present autobahn writes it (older one wrote it in big-endian)."""
     folder = vector_folder()
     if folder is None:
         return
     for path in sorted(folder.glob("singlemessage/*/*.json")):
         content = json.loads(path.read_text())
         for at, sample in enumerate(content["samples"]):
-            for name, serializer in SERIALIZERS.items():
+            for name, serializer in {**SERIALIZERS, "flatbuffers": FLATBUFFERS}.items():
                 for number, form in enumerate(sample.get("serializers", {}).get(name, ())):
+                    if serializer == UBJSON and "bjdata" not in form["note"].lower():
+                        continue
                     data = bytes.fromhex(form["bytes_hex"]) if "bytes_hex" in form else form["bytes"].encode()
                     yield Vector(f"{path.stem}-{at}-{name}-{number}", serializer, content["wamp_message_code"], data)
 

@@ -10,6 +10,7 @@ import pytest
 from proxy._relay import probe_wamp_plan, probe_wamp_type
 from support.gate import (
     CBOR,
+    COUNTED,
     DUMP,
     JSON,
     MSGPACK,
@@ -17,6 +18,7 @@ from support.gate import (
     SERIALIZERS,
     TO_BACK,
     TO_FRONT,
+    UBJSON,
     Guarded,
     Status,
     check_reading,
@@ -51,7 +53,7 @@ def test_the_table(serializer: int, direction: int) -> None:
         data = DUMP[serializer]([code, 1, {}, "com.example.echo"])
         status, found, elements = probe_wamp_plan(serializer, direction, GUARDED(data))
         assert (status, found) == (expected_plan(direction, code), code)
-        assert elements == (0 if serializer == JSON else 4)
+        assert elements == (4 if serializer in COUNTED else 0)
         assert probe_wamp_type(serializer, GUARDED(data))[:2] == (1, code)
 
 
@@ -75,7 +77,7 @@ def test_a_type_that_is_no_unsigned_integer(row: tuple[str, bytes, bytes, bytes]
 
 def test_an_unknown_serializer() -> None:
     assert plan(0, b"[48]") == Status.MALFORMED
-    assert plan(4, b"[48]") == Status.MALFORMED
+    assert plan(6, b"[48]") == Status.MALFORMED
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -250,3 +252,49 @@ def test_cbor_takes_anything_well_formed_after_the_type() -> None:
         data = b"\x82\x18\x30" + rest
         assert plan(CBOR, data) == PASS
         check_reading(CBOR, data, 48)
+
+
+# --- UBJSON ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        b"i\x30", b"B\x30", b"C0", b"I\x30\0", b"u\x30\0", b"u\xff\0", b"l\x30\0\0\0", b"m\x30\0\0\0",
+        b"L\x30" + bytes(7), b"M\x30" + bytes(7), b"h\x30\0", b"d\0\0\x40\x42", b"D" + struct.pack("<d", 48),
+        b"HU\x0248", b"SU\x0248",
+        b"NU\x30", b"I\x51\x01", b"I\x01\x51", b"m\x51\x01\0\0", b"Z", b"T", b"F", b"[U\x30]", b"{}", b"[$B#U\x01\x30",
+        b"#U\x01U\x30",
+        b"$U#U\x02\x30", b"#[U\x01]U\x30", b"$[#U\x01",
+    ],
+)  # fmt: skip
+def test_ubjson_spellings_that_are_refused(spelling: bytes) -> None:
+    assert plan(UBJSON, b"[" + spelling + b"U\x01]") == Status.AMBIGUOUS
+
+
+def test_ubjson_types_are_little_endian() -> None:
+    assert probe_wamp_plan(UBJSON, TO_BACK, GUARDED(b"[u\x51\x01U\x01]"))[:2] == (PASS, 337)
+    assert probe_wamp_plan(UBJSON, TO_BACK, GUARDED(b"[u\x01\x51U\x01]"))[:2] == (Status.FORBIDDEN, 0x5101)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"", Status.TRUNCATED), (b"[", Status.TRUNCATED), (b"[U", Status.TRUNCATED), (b"[U0", Status.TRUNCATED),
+        (b"[u", Status.TRUNCATED), (b"[uQ", Status.TRUNCATED), (b"[uQ\x01", Status.TRUNCATED),
+        (b"[U0U\1", Status.TRUNCATED), (b"[]", Status.MALFORMED), (b"{U0Z}", Status.MALFORMED),
+        (b"U0", Status.MALFORMED),
+        (b"N[U0]", Status.AMBIGUOUS), (b"[U0}", Status.MALFORMED), (b"[U0][U\6]", Status.TRAILING),
+        (b"[U0]N", Status.TRAILING), (b"[U0]\0", Status.TRAILING), (b"[U0" + b"[" * 300, Status.DEPTH),
+        (b"[U0[#U\0]", Status.AMBIGUOUS), (b"[U0[$U#[U\1]\0]", Status.AMBIGUOUS),
+    ],
+)  # fmt: skip
+def test_ubjson_what_is_no_single_value(data: bytes, status: Status) -> None:
+    assert plan(UBJSON, data) == status
+
+
+def test_ubjson_takes_anything_well_formed_after_the_type() -> None:
+    for rest in (b"NN", b"[$B#U\1x", b"[$U#i\2ab", b"{#U\1U\1aZ", b"[$Z#U\3", b"HU\x011", b"h\0\0", b"M" + b"\xff" * 8):
+        data = b"[U0" + rest + b"]"
+        assert plan(UBJSON, data) == PASS
+        check_reading(UBJSON, data, 48)

@@ -10,9 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy import messages
-from proxy.messages import SER_CBOR, SER_JSON, SER_MSGPACK, MessageError, MessageType, decode, encode
+from proxy.messages import (
+    SER_CBOR,
+    SER_FLATBUFFERS,
+    SER_JSON,
+    SER_MSGPACK,
+    SER_UBJSON,
+    MessageError,
+    MessageType,
+    decode,
+    encode,
+)
 
-ALL = pytest.mark.parametrize("serializer", [SER_JSON, SER_MSGPACK, SER_CBOR])
+ALL = pytest.mark.parametrize("serializer", [SER_JSON, SER_MSGPACK, SER_CBOR, SER_UBJSON])
 
 HELLO = [1, "realm1", {"roles": {"caller": {"features": {"progressive_call_results": True}}, "publisher": {}}}]
 
@@ -93,6 +103,20 @@ def test_an_escaped_backslash_is_not_binary_in_json() -> None:
         (SER_CBOR, b"\x81\xf5"),
         (SER_CBOR, b"\x82\x01\x61\xff"),
         (SER_CBOR, b"\x82\x01\xa1\x01\x02"),
+        (SER_UBJSON, b""),
+        (SER_UBJSON, b"[U\x01][U\x01]"),
+        (SER_UBJSON, b"[U\x01"),
+        (SER_UBJSON, b"[" * 100_000),
+        (SER_UBJSON, b"U\x01"),
+        (SER_UBJSON, b"[]"),
+        (SER_UBJSON, b"[T]"),
+        (SER_UBJSON, b"[U\x01SU\x01\xff]"),
+        (SER_UBJSON, b"[U\x01HU\x01x]"),
+        (SER_UBJSON, b"[U\x01[$Z#l\xff\xff\xff\x7f]"),
+        (SER_FLATBUFFERS, b""),
+        (SER_FLATBUFFERS, bytes(100)),
+        (SER_FLATBUFFERS, b"\xff" * 100),
+        (SER_FLATBUFFERS, b"[1]"),
     ],
 )
 def test_octets_that_are_not_one_message_are_refused(serializer: int, data: bytes) -> None:
@@ -103,7 +127,7 @@ def test_octets_that_are_not_one_message_are_refused(serializer: int, data: byte
     assert len(text) < 200
 
 
-@ALL
+@pytest.mark.parametrize("serializer", messages.SERIALIZERS.values(), ids=messages.SERIALIZERS)
 @given(data=st.binary(max_size=200))
 def test_random_octets_never_raise_anything_else(serializer: int, data: bytes) -> None:
     try:

@@ -5,12 +5,14 @@ The parts below are one extension, included in layers: a part uses only what sta
 never touch a Python object; this file holds the list of parts and :class:`Relay`, the door between the planes.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from relay.bytes cimport *
+from relay.double cimport *
 from relay.linux cimport *
 from relay.mask cimport *
 from relay.utf8 cimport *
+from relay.zlib cimport *
 
 include "relay/consts.pxi"
 include "relay/types.pxi"
@@ -18,22 +20,50 @@ include "relay/buf.pxi"
 include "relay/pool.pxi"
 include "relay/rings.pxi"
 include "relay/timers.pxi"
+include "relay/sink.pxi"
 include "relay/ws.pxi"
 include "relay/rawsocket.pxi"
 include "relay/framing.pxi"
+include "relay/batch.pxi"
+include "relay/deflate.pxi"
 include "relay/scan_json.pxi"
 include "relay/scan_msgpack.pxi"
 include "relay/scan_cbor.pxi"
-include "relay/sink.pxi"
+include "relay/scan_ubjson.pxi"
+include "relay/scan_flatbuffers.pxi"
 include "relay/wamp.pxi"
+include "relay/notes.pxi"
+include "relay/sids.pxi"
+include "relay/fields_json.pxi"
+include "relay/fields_msgpack.pxi"
+include "relay/fields_cbor.pxi"
+include "relay/fields_ubjson.pxi"
+include "relay/fields_flatbuffers.pxi"
+include "relay/fields.pxi"
+include "relay/rewrite_rules.pxi"
+include "relay/rewrite_ids.pxi"
+include "relay/rewrite_flatbuffers.pxi"
+include "relay/rewrite.pxi"
+include "relay/translate_levels.pxi"
+include "relay/translate_numbers.pxi"
+include "relay/translate_text.pxi"
+include "relay/translate_json.pxi"
+include "relay/translate_binary.pxi"
+include "relay/translate.pxi"
 include "relay/conn.pxi"
+include "relay/intake.pxi"
 include "relay/handshake.pxi"
+include "relay/refuse.pxi"
 include "relay/link.pxi"
 include "relay/listen.pxi"
 include "relay/commands.pxi"
 include "relay/loop.pxi"
 include "relay/probe.pxi"
 include "relay/probe_wamp.pxi"
+include "relay/probe_rewrite.pxi"
+include "relay/probe_batch.pxi"
+include "relay/probe_zip.pxi"
+include "relay/probe_translate.pxi"
 include "relay/probe_loop.pxi"
 include "relay/exports.pxi"
 
@@ -66,6 +96,7 @@ cdef class Relay:
             raise MemoryError("relay")
         for i in range(LISTENERS_MAX):
             self.relay.listeners[i].fd = -1
+        sids_init(&self.relay.sids)
         self.relay.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.relay.event_fd == -1:
             raise OSError(errno, "eventfd")
@@ -101,6 +132,7 @@ cdef class Relay:
             close(self.relay.event_fd)
         for number in self.all_params or ():
             mem_free(<void *><size_t>number)
+        sids_free(&self.relay.sids)
         mem_free(self.relay)
         self.relay = NULL
         self.event_fd = -1
@@ -204,10 +236,11 @@ cdef class Relay:
 
     def add_params(
         self, *, int kind, bint client=False, uint32_t serializers=0, uint64_t max_message=RS_LENGTH_MAX,
-        uint64_t max_frame=0, uint32_t max_head=HEAD_MAX, bint require_mask=True, bint mask_out=False,
-        bint apply_mask=True, bint validate_utf8=True, bint any_opcode=False, uint64_t auto_fragment=0,
-        bint fail_by_drop=False, bint echo_close=False, uint32_t high_water=262144, uint32_t low_water=65536,
-        uint32_t handshake_ms=10000, uint32_t hello_ms=10000, uint32_t close_ms=2000, uint32_t stall_ms=30000,
+        uint64_t max_frame=0, uint32_t max_out=0, uint32_t max_head=HEAD_MAX, bint require_mask=True,
+        bint mask_out=False, bint apply_mask=True, bint validate_utf8=True, bint any_opcode=False,
+        uint64_t auto_fragment=0, bint fail_by_drop=False, bint echo_close=False,
+        uint32_t high_water=262144, uint32_t low_water=65536, uint32_t handshake_ms=10000,
+        uint32_t hello_ms=10000, uint32_t close_ms=2000, uint32_t stall_ms=30000,
         uint32_t ping_interval_ms=0, uint32_t ping_timeout_ms=0, uint32_t ping_size=12,
         bint ping_restart_on_traffic=False, bint nodelay=False, bint keepalive=False,
     ):
@@ -238,6 +271,7 @@ cdef class Relay:
             while p.max_message < max_message:
                 p.max_message *= 2
         p.max_frame = max_frame
+        p.max_out = max_out if kind == CODEC_WS else 0  # RawSocket peers say it themselves
         p.max_head = max_head
         p.auto_fragment = auto_fragment if kind == CODEC_WS else 0
         p.fail_by_drop = fail_by_drop
@@ -304,9 +338,21 @@ cdef class Relay:
             return
         raise ValueError(f"unlisten: no listener {listener_id}")
 
-    def upgrade(self, uint64_t conn, bytes response, int serializer):
-        """HTTP handshake done: send ``response``, then speak WebSocket frames."""
-        self._command(CMD_UPGRADE, conn, 0, serializer, response)
+    def upgrade(
+        self, uint64_t conn, bytes response, int serializer, *, bint batched=False, int inflate_bits=0,
+        bint inflate_reset=False, int deflate_bits=0, bint deflate_reset=False, int mem_level=8,
+    ):
+        """HTTP handshake done: send ``response``, then speak WebSocket frames (see proxy/_relay.pyi)."""
+        cdef int64_t arg = serializer & 0xFF
+        if inflate_bits or deflate_bits:
+            for name, bits in (("inflate_bits", inflate_bits), ("deflate_bits", deflate_bits)):
+                if not 9 <= bits <= 15:
+                    raise ValueError(f"{name}: {bits}, expected 9 to 15")
+            if not 1 <= mem_level <= 9:
+                raise ValueError(f"mem_level: {mem_level}, expected 1 to 9")
+        arg |= (<int64_t>batched << 8) | (<int64_t>inflate_bits << 16) | (<int64_t>inflate_reset << 24)
+        arg |= (<int64_t>deflate_bits << 32) | (<int64_t>deflate_reset << 40) | (<int64_t>mem_level << 48)
+        self._command(CMD_UPGRADE, conn, 0, arg, response)
 
     def reply(self, uint64_t conn, bytes response):
         """Send a whole HTTP response and close."""
@@ -322,7 +368,7 @@ cdef class Relay:
 
     def dial(
         self, uint64_t front, uint64_t token, uint64_t params, int serializer, bytes sockaddr, bytes request,
-        bytes hello, uint32_t timeout_ms, uint32_t join_ms,
+        bytes hello, uint32_t timeout_ms, uint32_t join_ms, uint32_t realm=0, uint64_t front_sid=0,
     ):
         """Open a backend connection for ``front`` (0: for nobody, on the first loop)."""
         cdef loop_t *loop = self._loop(front)
@@ -331,7 +377,16 @@ cdef class Relay:
         cdef size_t b = PyBytes_GET_SIZE(request)
         if a < 3:
             raise ValueError("sockaddr: too short, expected what pack_sockaddr() or pack_unix() returned")
+        if front_sid > SID_MAX:
+            raise ValueError(f"front_sid: {front_sid}, expected 0 to {SID_MAX}")
         memset(&e, 0, sizeof(e))
+        if realm:
+            e.realm = sids_realm(&self.relay.sids, realm)
+            if e.realm == NULL:
+                raise ValueError(f"realm: {realm}, expected 0 or a number that add_realm() returned")
+        elif front_sid:
+            raise ValueError("realm: 0, expected a number that add_realm() returned: front_sid is given")
+        e.front_sid = front_sid
         e.kind = CMD_DIAL
         e.conn = front
         e.owner = token
@@ -369,6 +424,37 @@ cdef class Relay:
         """Back to JOIN on both sides, both paused."""
         self._command(CMD_UNLINK, front, 0, 0, b"")
 
+    def add_realm(self):
+        """A number for a realm, for dial(); never given back.
+
+        :raise RuntimeError: there are REALMS_MAX already.
+        :raise MemoryError: no memory for it.
+        """
+        if self.relay == NULL:
+            raise RuntimeError("the relay was released")
+        cdef int number = sids_add_realm(&self.relay.sids)
+        if number == ST_NOMEM:
+            raise MemoryError("realm")
+        if number <= 0:
+            raise RuntimeError(f"add_realm: there are {REALMS_MAX} realms already")
+        return number
+
+    def release_sid(self, uint32_t realm, uint64_t front_sid):
+        """A session with a front_sid of its own is over; its IDs are still known for a while."""
+        cdef timespec ts
+        if self.relay == NULL:
+            return
+        cdef realm_t *found = sids_realm(&self.relay.sids, realm)
+        if found != NULL:
+            clock_gettime(CLOCK_MONOTONIC_COARSE, &ts)
+            sids_drop(found, front_sid, <uint64_t>ts.tv_sec * 1000 + <uint64_t>ts.tv_nsec // 1000000)
+
+    def swallow(self, uint64_t front, int kind, uint64_t request):
+        """Drop what is still said about a request that has failed, until its last answer."""
+        if kind not in (NOTE_DEAD_CALL, NOTE_DEAD_INVOCATION):
+            raise ValueError(f"kind: {kind}, expected NOTE_DEAD_CALL or NOTE_DEAD_INVOCATION")
+        self._command(CMD_SWALLOW, front, request, kind, b"")
+
     def close(self, uint64_t conn, int code=1000, bytes reason=b""):
         """Flush, close handshake, close; bounded by close_ms."""
         self._command(CMD_CLOSE, conn, 0, code, reason)
@@ -387,5 +473,6 @@ cdef class Relay:
         counters["command_ring"] = loop.commands.count
         counters["event_overflow"] = atomic_load64(&loop.events.overflow)
         counters["timers"] = loop.timer_count
+        counters["session_ids"] = sids_count(&self.relay.sids)
         counters["slots"] = loop.chunk_count * CHUNK_SLOTS
         return counters

@@ -28,6 +28,13 @@ EV_CLOSED: int
 """The connection is gone, its number will never be seen again. arg = reason (CLOSED_*) | errno << 8 | WebSocket close
 code << 24, data = text of the peer's close reason or b"". A backend connection that was not linked yet is closed with
 its frontend without a word from the control plane. A linked one is kept, unlinked, until close() or abort()."""
+EV_REFUSED: int
+"""Linked: a message that the other side cannot take. It was not relayed; reading from its sender is paused until
+next(), the other direction goes on. arg = status: ST_TOO_BIG (over the receiver's limit), ST_UNTRANSLATABLE (nothing
+that the other serializer can express), ST_BUSY (too many requests of the session meta API are pending). data = WAMP
+message type (uint32, big-endian), octets of the message (uint64), length of a text (uint8), the text (why; may be
+empty), and then the message without Args and Kwargs in its sender's serializer. With FlatBuffers that is the whole
+message; where even the head is over 128 KiB it is [type, request], of an ERROR [8, request type, request]."""
 EV_LISTEN: int
 """State of a listener (conn = 0): arg = LISTEN_* | errno << 8."""
 
@@ -54,6 +61,14 @@ CODEC_RS: int
 SER_JSON: int
 SER_MSGPACK: int
 SER_CBOR: int
+SER_UBJSON: int
+SER_FLATBUFFERS: int
+NOTE_DEAD_CALL: int
+"""swallow(): RESULT and ERROR of a CALL, to the client."""
+NOTE_DEAD_INVOCATION: int
+"""swallow(): YIELD and ERROR of an INVOCATION, to the router."""
+REALMS_MAX: int
+"""Realms that add_realm() gives numbers to."""
 
 class Relay:
     """N data threads and everything they own.
@@ -80,6 +95,7 @@ class Relay:
         serializers: int = 0,
         max_message: int = 16777216,
         max_frame: int = 0,
+        max_out: int = 0,
         max_head: int = 16384,
         require_mask: bool = True,
         mask_out: bool = False,
@@ -108,14 +124,34 @@ class Relay:
         bit set ``1 << SER_*`` that a RawSocket listener takes; sizes in octets, times in milliseconds (0: no deadline).
         handshake_ms: accept to end of HTTP head or RawSocket handshake, and dial to the same; hello_ms: how long
         a JOIN phase message may be awaited (first HELLO; from link(): none); close_ms: flush and close handshake.
-        RawSocket: max_message is what we announce, rounded up to the next power of two.
+        RawSocket: max_message is what we announce, rounded up to the next power of two. max_out: the longest message
+        that a WebSocket peer takes (0: any); a RawSocket peer announces it.
         """
     def listen(self, fd: int, listener_id: int, params: int, max_connections: int) -> None:
         """Give a listening, non-blocking socket to all loops. The relay owns ``fd`` from now on."""
     def unlisten(self, listener_id: int) -> None:
         """Stop accepting; live connections stay. Ends with EV_LISTEN LISTEN_CLOSED."""
-    def upgrade(self, conn: int, response: bytes, serializer: int) -> None:
-        """HTTP handshake done: frontend sends ``response`` (the 101 head), then both speak WebSocket frames; JOIN."""
+    def upgrade(
+        self,
+        conn: int,
+        response: bytes,
+        serializer: int,
+        *,
+        batched: bool = False,
+        inflate_bits: int = 0,
+        inflate_reset: bool = False,
+        deflate_bits: int = 0,
+        deflate_reset: bool = False,
+        mem_level: int = 8,
+    ) -> None:
+        """HTTP handshake done: frontend sends ``response`` (the 101 head), then both speak WebSocket frames; JOIN.
+
+        Frontends only: ``batched``, each WebSocket message is a batch of WAMP messages; permessage-deflate (RFC 7692)
+        with windows of ``inflate_bits`` (client to us) and ``deflate_bits`` (us to the client), 9 to 15, both 0: not
+        negotiated; ``*_reset``: without context takeover in that direction; ``mem_level``: zlib's, 1 to 9.
+
+        :raises ValueError: bits or mem_level out of range.
+        """
     def reply(self, conn: int, response: bytes) -> None:
         """Send ``response`` (an HTTP error, complete) and close."""
     def send(self, conn: int, message: bytes) -> None:
@@ -123,8 +159,18 @@ class Relay:
     def next(self, conn: int, timeout_ms: int = -1) -> None:
         """JOIN: read one more message; timeout_ms until it must be whole (-1: the params' hello_ms, 0: none)."""
     def dial(
-        self, front: int, token: int, params: int, serializer: int, sockaddr: bytes, request: bytes, hello: bytes,
-        timeout_ms: int, join_ms: int,
+        self,
+        front: int,
+        token: int,
+        params: int,
+        serializer: int,
+        sockaddr: bytes,
+        request: bytes,
+        hello: bytes,
+        timeout_ms: int,
+        join_ms: int,
+        realm: int = 0,
+        front_sid: int = 0,
     ) -> None:
         """Open a backend connection for ``front`` on its loop; at most one at a time.
 
@@ -132,15 +178,37 @@ class Relay:
         RawSocket). hello: the WAMP message sent when the handshake is done, then JOIN. timeout_ms: until connected
         and shaken hands; join_ms: from then until the first message. A failure is EV_CLOSED with owner = token;
         ``front`` stays as it is, so that the next address may be dialled. front = 0: for nobody, on the first loop.
+
+        realm: a number from add_realm(); session IDs of others in it are rewritten once linked (0: never). front_sid:
+        the session ID that the client is told, 1 to 2^53 (0: the router's own). When the router's WELCOME comes, its
+        ID is mapped to front_sid before EV_MESSAGE tells of it; the same front_sid with another router follows it.
+
+        :raises ValueError: an unknown realm, a front_sid without one or out of range, a sockaddr that is none.
         """
     def undial(self, front: int) -> None:
         """Close the frontend's backend connection if it is not linked yet; its EV_CLOSED (CLOSED_LOCAL) follows."""
     def link(self, front: int, back: int, welcome: bytes) -> None:
-        """Send ``welcome`` (if any) to the frontend, then relay between the two; ends their JOIN pause."""
+        """Send ``welcome`` (if any) to the frontend, then relay between the two; ends their JOIN pause.
+
+        Their serializers may differ where both are JSON, MessagePack or CBOR: messages are translated.
+        """
     def link_self(self, conn: int) -> None:
         """Echo: relay a connection's messages to itself, without the gate (``websocket.testee``)."""
     def unlink(self, front: int) -> None:
         """Back to JOIN on both sides, both paused; queued data still leaves. Then close() or next() each of them."""
+    def add_realm(self) -> int:
+        """A number (1 to 65536) for a realm, never given back.
+
+        :raises RuntimeError: there are no more.
+        :raises MemoryError: no memory for it.
+        """
+    def release_sid(self, realm: int, front_sid: int) -> None:
+        """The session of this front_sid is over. Its IDs are known for a minute more: others still hear of its end."""
+    def swallow(self, front: int, kind: int, request: int) -> None:
+        """Linked: drop what is still said about a request that has failed, until its last answer (NOTE_DEAD_*).
+
+        :raises ValueError: another kind.
+        """
     def close(self, conn: int, code: int = 1000, reason: bytes = b"") -> None:
         """Flush, WebSocket close handshake with ``code`` where that is spoken, close; bounded by close_ms."""
     def abort(self, conn: int) -> None:
@@ -169,6 +237,8 @@ ST_DEPTH: int
 ST_AMBIGUOUS: int
 ST_FORBIDDEN: int
 ST_DEADLINE: int
+ST_BUSY: int
+ST_UNTRANSLATABLE: int
 
 build_mode: str
 """release, debug, asan or trace."""

@@ -27,6 +27,11 @@ cdef void command_dial(loop_t *loop, const entry_t *cmd) noexcept nogil:
     conn_setup(c, params)
     c.codec.serializer = <uint8_t>cmd.arg
     c.join_ms = <uint32_t>(cmd.arg2 >> 32)
+    c.realm = <realm_t *>cmd.realm
+    c.front_sid = cmd.front_sid
+    if c.realm != NULL and c.front_sid:
+        c.flags |= FL_JOINING
+        atomic_add64(&c.realm.joining, 1)
     if front != NULL:
         c.peer = front.slot + 1
         front.peer = c.slot + 1
@@ -96,6 +101,30 @@ cdef void command_unlisten(loop_t *loop, uint32_t index) noexcept nogil:
         listener.fd = -1                              # last: from now on listen() may give the entry to another
 
 
+cdef int command_upgrade_extras(loop_t *loop, conn_t *c, uint64_t arg) noexcept nogil:
+    """Batches and compression, as upgrade() packed them into octets of arg above the serializer's."""
+    cdef int inflate_bits = <int>(arg >> 16 & 0xFF)
+    cdef int deflate_bits = <int>(arg >> 32 & 0xFF)
+    if arg >> 8 & 1:
+        c.codec.flags |= CF_BATCHED
+    if inflate_bits == 0:
+        return ST_OK
+    c.zip = zip_open(
+        &loop.zips, inflate_bits, arg >> 24 & 1, deflate_bits, arg >> 40 & 1, <int>(arg >> 48 & 0xFF)
+    )
+    if c.zip == NULL:
+        return ST_NOMEM
+    c.codec.flags |= CF_DEFLATE
+    return ST_OK
+
+
+cdef inline bint command_may_link(const conn_t *front, const conn_t *back) noexcept nogil:
+    """Can each read what the other says, itself or translated?"""
+    if front.codec.serializer == back.codec.serializer:
+        return True
+    return front.codec.serializer <= SER_CBOR and back.codec.serializer <= SER_CBOR
+
+
 cdef void command_upgrade(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nogil:
     if c.phase != PHASE_WAIT:
         return
@@ -104,6 +133,9 @@ cdef void command_upgrade(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept 
         return
     if c.side == SIDE_FRONT:
         c.codec.serializer = <uint8_t>cmd.arg
+        if command_upgrade_extras(loop, c, <uint64_t>cmd.arg) < 0:
+            conn_lost(loop, c, CLOSED_NOMEM, 0)
+            return
     conn_begin_join(loop, c, c.params.hello_ms if c.side == SIDE_FRONT else c.join_ms)
     if c.codec.serializer == SER_NONE:
         c.flags |= FL_PAUSED                          # an echo has no JOIN messages: wait for link_self
@@ -115,7 +147,7 @@ cdef void command_link(loop_t *loop, conn_t *front, const entry_t *cmd) noexcept
         return
     if back != NULL and ((front.peer and front.peer != back.slot + 1) or (back.peer and back.peer != front.slot + 1)):
         return                                        # one of them belongs to somebody else
-    if back != NULL and (back.side != SIDE_BACK or back.codec.serializer != front.codec.serializer):
+    if back != NULL and (back.side != SIDE_BACK or not command_may_link(front, back)):
         return                                        # the gate would read other messages than the receiver does
     # Sent even when the router is lost by now: the control plane takes the session for established and will end it.
     if cmd.length and conn_put_message(loop, front, conn_opcode(front), cmd.data, cmd.length) < 0:
@@ -163,6 +195,9 @@ cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nog
             link_join(loop, c, c)
     elif cmd.kind == CMD_UNLINK:
         link_part(loop, c)
+    elif cmd.kind == CMD_SWALLOW:
+        if c.side == SIDE_FRONT and c.phase == PHASE_LINKED:
+            notes_add(&c.notes, <uint8_t>cmd.arg, cmd.owner, 0)
     elif cmd.kind == CMD_CLOSE:
         conn_close(loop, c, <uint16_t>cmd.arg, cmd.data, cmd.length)
     elif cmd.kind == CMD_ABORT:

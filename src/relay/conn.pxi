@@ -109,6 +109,7 @@ cdef void conn_setup(conn_t *c, params_t *params) noexcept nogil:
     c.codec.flags = params.codec_flags
     c.codec.max_frame = params.max_frame
     c.codec.max_message = params.max_message
+    c.codec.max_out = params.max_out
 
 
 # --- sending ---------------------------------------------------------------------------------------------------------
@@ -233,8 +234,8 @@ cdef int conn_put(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t *p, siz
     return ST_OK
 
 
-cdef int conn_put_message(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t *p, size_t n) noexcept nogil:
-    """Frame one message and queue it, in fragments where auto_fragment_size asks for them (RFC 6455 5.4)."""
+cdef int conn_put_whole(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t *p, size_t n) noexcept nogil:
+    """Frame what is a message to the framing, in fragments where auto_fragment_size asks for them (RFC 6455 5.4)."""
     cdef size_t at = 0
     cdef size_t step = c.params.auto_fragment
     cdef int st
@@ -248,6 +249,36 @@ cdef int conn_put_message(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t
             return st
         at += step
     return ST_OK
+
+
+cdef int conn_put_packed(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t *p, size_t n) noexcept nogil:
+    """Compress a message where that was negotiated and gains something, frame it and queue it."""
+    cdef int st
+    if c.zip == NULL or n < DEFLATE_MIN:
+        return conn_put_whole(loop, c, opcode, p, n)
+    sink_reset(&loop.deflated, 0)
+    if zip_deflate(c.zip, p, n, &loop.deflated) < 0:
+        return conn_put_whole(loop, c, opcode, p, n)  # no memory for the stream: it may go as it is
+    loop.stats.deflated += 1
+    loop.stats.deflated_octets_in += n
+    loop.stats.deflated_octets_out += loop.deflated.len
+    st = conn_put_whole(loop, c, opcode | OP_RSV1, sink_ptr(&loop.deflated), loop.deflated.len)
+    sink_trim(&loop.deflated)
+    return st
+
+
+cdef int conn_put_message(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t *p, size_t n) noexcept nogil:
+    """Queue one WAMP message in the way that was agreed: as a batch of one, compressed, in fragments."""
+    cdef int st
+    if not c.codec.flags & CF_BATCHED:
+        return conn_put_packed(loop, c, opcode, p, n)
+    sink_reset(&loop.wrapped, 0)
+    if batch_put(&c.codec, &loop.wrapped, p, n) < 0:
+        conn_latch(c, CLOSED_NOMEM, 0)
+        return ST_NOMEM
+    st = conn_put_packed(loop, c, opcode, sink_ptr(&loop.wrapped), loop.wrapped.len)
+    sink_trim(&loop.wrapped)
+    return st
 
 
 cdef void conn_put_close(loop_t *loop, conn_t *c, uint16_t code, const uint8_t *reason, size_t n) noexcept nogil:
@@ -296,7 +327,11 @@ cdef void conn_part(loop_t *loop, conn_t *c) noexcept nogil:
     if peer == c:
         return
     peer.peer = 0
-    peer.flags &= ~<uint32_t>FL_PRESSED
+    peer.flags &= ~<uint32_t>(FL_PRESSED | FL_AWAITED)
+    if peer.phase == PHASE_LINKED:
+        buf_free(loop, &peer.hold)
+        if peer.notes != NULL:
+            notes_free(&peer.notes)
     if peer.phase == PHASE_LINKED:
         peer.phase = PHASE_JOIN
         peer.flags |= FL_PAUSED
@@ -306,6 +341,13 @@ cdef void conn_part(loop_t *loop, conn_t *c) noexcept nogil:
         conn_destroy(loop, peer)
 
 
+cdef inline void conn_joined(conn_t *c) noexcept nogil:
+    """The router has answered HELLO or never will: whether the session has an ID is known."""
+    if c.flags & FL_JOINING:
+        c.flags &= ~<uint32_t>FL_JOINING
+        atomic_sub64(&c.realm.joining, 1)
+
+
 cdef void conn_destroy(loop_t *loop, conn_t *c) noexcept nogil:
     """Close the socket and release the slot."""
     conn_report(loop, c, NULL, 0)
@@ -313,6 +355,13 @@ cdef void conn_destroy(loop_t *loop, conn_t *c) noexcept nogil:
     buf_free(loop, &c.rx)
     buf_free(loop, &c.tx)
     buf_free(loop, &c.hold)
+    buf_free(loop, &c.plain)
+    if c.zip != NULL:
+        zip_close(c.zip)
+        c.zip = NULL
+    if c.notes != NULL:
+        notes_free(&c.notes)
+    conn_joined(c)
     if c.flags & FL_COUNTED:
         atomic_sub64(&c.listener.count, 1)
     close(c.fd)

@@ -89,6 +89,19 @@ cdef enum:                         # FRAME: what frame_next found
     FRAME_PONG = 3
     FRAME_CLOSE = 4                # WebSocket only
 
+cdef enum:                         # WAMP: message types that the relay itself deals with (WAMP spec, "Message Codes")
+    WAMP_WELCOME = 2
+    WAMP_ERROR = 8
+    WAMP_SUBSCRIBE = 32
+    WAMP_SUBSCRIBED = 33
+    WAMP_UNSUBSCRIBE = 34
+    WAMP_UNSUBSCRIBED = 35
+    WAMP_EVENT = 36
+    WAMP_CALL = 48
+    WAMP_RESULT = 50
+    WAMP_INVOCATION = 68
+    WAMP_YIELD = 70
+
 cdef enum:                         # DIR: direction of a message
     DIR_TO_BACK = 0                # client to router
     DIR_TO_FRONT = 1               # router to client
@@ -120,6 +133,7 @@ cdef enum:
     ST_DEADLINE = -14
     ST_UNTRANSLATABLE = -15        # translation: a value that the other serializer cannot express
     ST_WAIT = -16                  # rewriter: names a session whose WELCOME has not been read yet
+    ST_BUSY = -17                  # more to remember of pending requests than NOTES_MAX
 
 cdef enum:                         # NOTE: what is remembered of a link's messages
     NOTE_CALL = 1                  # a CALL whose RESULT holds session IDs; rule says where
@@ -127,18 +141,28 @@ cdef enum:                         # NOTE: what is remembered of a link's messag
     NOTE_SUBSCRIPTION = 3          # the subscription that came of it
     NOTE_DEAD_CALL = 4             # the client was told that this call failed: its further answers are dropped
     NOTE_DEAD_INVOCATION = 5       # the router was told that this invocation failed: its further answers are dropped
+    NOTE_UNSUBSCRIBE = 6           # an UNSUBSCRIBE of such a subscription, which note_t.other names
 
 cdef enum:                         # more limits, of what happens to messages between reading and sending
     NOTES_MAX = 1024               # notes of one link; a client with more of those calls pending is told to wait
-    SID_MAX = 9007199254740992     # 2^53, the largest ID (WAMP spec, section "IDs")
     SID_SHARDS = 64                # parts of the session-ID map, each with its own lock
     SID_LINGER_MS = 60000          # how long an ended session's IDs are still known: its on_leave is under way
     SID_LINGERERS_MAX = 65536      # ended sessions that are still known, in the worker
     SID_WAIT_MS = 200              # how long an on_join event waits for the WELCOME of a session it names
+    SID_SWEEP_MS = 1000            # how often ended sessions are looked for
+    SID_SEGMENT = 64               # buckets of the map that are allocated together
+    SID_SWEEP_MAX = 1024           # ended sessions forgotten by one call, so that none takes long
     REALMS_MAX = 65536
+    REALM_CHUNK = 256              # realms are allocated in chunks of this many
     SINK_KEEP = 1048576            # octets of memory that a sink keeps from one message to the next
     BATCH_MAX = 65536              # octets of a batch towards a client, unless one message alone is longer
     DEFLATE_MIN = 32               # shorter messages are sent as they are
+    ZIP_LEVEL = 6                  # zlib's default, and that of the other implementations
+
+cdef enum:                         # TRANSLATE: limits of the translation, octets
+    TRANSLATE_ROOM = 48            # made before each value: separator, head or scalar of any kind, or a short text
+    TRANSLATE_SLACK = 64           # more than TRANSLATE_ROOM: what the sink may hold over its limit while it is written
+    TRANSLATE_MOVES = 8            # octets moved to widen heads, per octet of the message; then heads are wide at once
 
 cdef enum:                         # SIDE
     SIDE_FRONT = 0
@@ -173,7 +197,10 @@ cdef enum:                         # FL: flags of a connection
     FL_NO_READ = 8192              # nothing more is read from this connection (violation)
     FL_COUNTED = 16384             # counts towards its listener's max_connections
     FL_FLOODED = 32768             # the own queue is over high water with answers (pongs) that are not fetched
-    FL_STOPPED = FL_PAUSED | FL_PRESSED | FL_NO_READ | FL_FLOODED  # any reason not to read
+    FL_COOKED = 65536              # linked: its messages cannot be re-framed where they lie, each is written anew
+    FL_AWAITED = 131072            # a message in hold waits for the session that it names (ST_WAIT)
+    FL_JOINING = 262144            # back: counted in its realm's `joining`
+    FL_STOPPED = FL_PAUSED | FL_PRESSED | FL_NO_READ | FL_FLOODED | FL_AWAITED  # any reason not to read
 
 cdef enum:                         # CLOSED: why a connection ended, first reason wins
     CLOSED_NONE = 0
@@ -197,6 +224,7 @@ cdef enum:                         # EV: events to the control plane
     EV_VIOLATION = 5
     EV_CLOSED = 6
     EV_LISTEN = 7
+    EV_REFUSED = 8
 
 cdef enum:                         # LISTEN: states of a listener in EV_LISTEN
     LISTEN_PAUSED = 1
@@ -219,3 +247,68 @@ cdef enum:                         # CMD: commands to a loop
     CMD_UNLINK = 12
     CMD_CLOSE = 13
     CMD_ABORT = 14
+    CMD_SWALLOW = 15
+
+cdef extern from *:
+    """
+    #define SID_MAX 9007199254740992ULL      /* 2^53, the largest ID (WAMP spec, section "IDs") */
+    """
+    const uint64_t SID_MAX
+
+cdef enum:                         # limits of the field cursor
+    FIELDS_UINT_MAX = 20           # octets of an integer, in any serializer
+    FIELDS_TEXT_MAX = 64           # octets of a text that may need spelling; our longest key or URI has 36
+
+# Elements of a container that tells its end by an octet behind the last one.
+cdef extern from *:
+    """
+    #define ITEM_OPEN 0xffffffffffffffffULL
+    """
+    const uint64_t ITEM_OPEN
+
+cdef enum:                         # ITEM: what a field cursor met
+    ITEM_OTHER = 0                 # passed over whole, of no interest here
+    ITEM_UINT = 1                  # an integer from 0 to 2^64 - 1
+    ITEM_TRUE = 2
+    ITEM_TEXT = 3
+    ITEM_ARRAY = 4                 # from here on only the head was read
+    ITEM_MAP = 5
+    ITEM_WRAPPED = 6               # a CBOR tag
+
+cdef enum:                         # KEY: bit set of the keys under which a message or its payload has session IDs
+    KEY_EXCLUDE = 1
+    KEY_ELIGIBLE = 2
+    KEY_PUBLISHER = 4
+    KEY_CALLER = 8
+    KEY_CALLEE = 16
+    KEY_FORWARD_FOR = 32
+    KEY_SESSION = 64
+    KEY_SESSION_ID = 128
+    KEY_CREATOR = 256
+    KEY_CALLEE_ID = 512
+    KEY_SUBSCRIBER_ID = 1024
+    KEY_PUBLISH_OPTIONS = 2048
+    KEY_DETAILS = 4096
+    KEY_TOPIC = 8192               # no session ID, but what says where they are in an event's payload
+    KEY_PROGRESS = 16384
+    KEY_SUBSCRIPTION = 32768
+    KEY_ONE = 2012                 # keys of one ID: publisher to callee and session to subscriber_id
+    KEY_LIST = 3                   # keys of a list of IDs: exclude, eligible
+
+cdef enum:                         # WHERE: what session IDs to expect in one argument
+    WHERE_NONE = 0
+    WHERE_ID = 1                   # an ID, or a dictionary of details
+    WHERE_DETAILS = 2              # a dictionary of details; a number is something else
+    WHERE_LIST = 3                 # a list of IDs or of dictionaries of details; a number is a count
+    WHERE_OPTIONS = 4              # the Options of a PUBLISH
+
+cdef enum:                         # RULE: WHERE of the first four arguments, three bits each, and a flag
+    RULE_NONE = 0
+    RULE_FIRST = 1                 # WHERE_ID of argument 0
+    RULE_DETAILS = 2               # WHERE_DETAILS of argument 0
+    RULE_LIST = 3                  # WHERE_LIST of argument 0
+    RULE_SECOND = 8                # WHERE_ID of argument 1
+    RULE_EVENT = 17                # WHERE_ID of argument 0, WHERE_DETAILS of argument 1
+    RULE_TESTAMENT = 2048          # WHERE_OPTIONS of argument 3
+    RULE_WAITS = 32768             # the session may be one whose WELCOME has not been read yet
+    RULE_JOIN = 32769              # RULE_FIRST, RULE_WAITS

@@ -13,6 +13,8 @@
 
 static inline const char *build_mode_name(void) { return PROXY_BUILD_MODE; }
 
+#define scan_likely(x) __builtin_expect(!!(x), 1)
+
 #ifdef PROXY_DEBUG
 #define relay_assert(condition)                                                                                  \
     do {                                                                                                         \

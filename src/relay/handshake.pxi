@@ -189,18 +189,32 @@ cdef void violation_emit(loop_t *loop, conn_t *c, int status, const uint8_t *p, 
     event_emit(loop, EV_VIOLATION, c, status, p, n, NULL, 0)
 
 
+cdef int join_map(conn_t *c, const uint8_t *p, size_t n) noexcept nogil:
+    """The router's WELCOME: from now on its ID of the session stands for the one that the client is told.
+
+    Done here, not by the control plane, so that it is known as early as can be: the router may tell others of the
+    session at the same time.
+    """
+    cdef fields_t f
+    cdef int st = ST_OK
+    memset(&f, 0, sizeof(f))
+    if fields_request(c.codec.serializer, WAMP_WELCOME, p, n, &f) > 0 and 1 <= f.request <= SID_MAX:
+        st = sids_put(c.realm, c.front_sid, f.request)
+    conn_joined(c)
+    return st
+
+
 cdef int join_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     """One frame in the JOIN phase; a whole message goes up and pauses reading. > 0: go on with what follows."""
     cdef frame_t f
     cdef wamp_t w
-    cdef int st = frame_next(&c.codec, buf_ptr(b), buf_len(b), &f)
+    cdef int st = intake_next(loop, c, b, &f)
     if st == ST_MORE:
         conn_need(loop, c, b, f.need)
         return ST_MORE
     if st < 0:
         conn_fail(loop, c, st)
         return ST_MORE
-    buf_consume(loop, b, f.consumed)
     if f.kind == FRAME_NONE:
         return ST_OK
     if f.kind != FRAME_MESSAGE:
@@ -209,6 +223,11 @@ cdef int join_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     if st < 0:
         violation_emit(loop, c, st, NULL, 0)
         return ST_MORE
+    if c.flags & FL_JOINING and w.type == WAMP_WELCOME:
+        st = join_map(c, f.payload, f.length)
+        if st < 0:
+            conn_lost(loop, c, CLOSED_NOMEM, 0)
+            return ST_MORE
     c.flags |= FL_PAUSED
     conn_deadline(loop, c, 0)
     event_emit(loop, EV_MESSAGE, c, w.type, f.payload, f.length, NULL, 0)
@@ -222,6 +241,8 @@ cdef int closing_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     if c.phase == PHASE_LINGER or c.codec.kind != CODEC_WS or not c.flags & FL_CLOSE_SENT or c.flags & FL_CLOSE_SEEN:
         buf_consume(loop, b, buf_len(b))
         return ST_MORE
+    if c.codec.batch_left:
+        intake_drop(loop, c, b)
     st = frame_next(&c.codec, buf_ptr(b), buf_len(b), &f)
     if st == ST_MORE:
         conn_need(loop, c, b, f.need)

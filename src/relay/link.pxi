@@ -91,34 +91,231 @@ cdef int link_pump(loop_t *loop, conn_t *c, conn_t *to, spans_t *s) noexcept nog
     return ST_OK
 
 
-cdef int link_message(loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const frame_t *f) noexcept nogil:
-    """Pass one message through the gate into the spans. > 0: relayed; 0: the control plane has the word."""
-    cdef wamp_t w
-    cdef int plan = PLAN_PASS
-    cdef uint8_t direction
-    if to != c:                                       # an echo speaks no WAMP
-        direction = DIR_TO_BACK if c.side == SIDE_FRONT else DIR_TO_FRONT
-        plan = wamp_plan(c.codec.serializer, direction, f.payload, f.length, &w)
-    if plan == PLAN_PASS and to.codec.max_out and f.length > to.codec.max_out:
-        plan = ST_TOO_BIG
-    if plan == PLAN_PASS:
-        if c.side == SIDE_FRONT:
-            loop.stats.messages_to_back += 1
-            loop.stats.octets_to_back += f.length
-        else:
-            loop.stats.messages_to_front += 1
-            loop.stats.octets_to_front += f.length
-        if to.params.auto_fragment and f.length > to.params.auto_fragment:
-            if link_pump(loop, c, to, s) < 0:
-                return ST_MORE
-            if conn_put_message(loop, to, f.opcode, f.payload, f.length) < 0:
-                conn_lost(loop, to, CLOSED_NOMEM, 0)  # a message is missing or cut: nothing may follow it
-                return ST_MORE
-            if buf_len(&to.tx) > to.params.high_water:
-                c.flags |= FL_PRESSED
-            return ST_OK
-        return spans_add(loop, to, s, f.opcode, f.payload, f.length)
+cdef int link_flush(loop_t *loop, conn_t *c, conn_t *to, spans_t *s) noexcept nogil:
+    """Let everything that was relayed so far leave: the batch that is open, the spans. As link_pump."""
+    if loop.batch.len:
+        loop.stats.batches += 1
+        if conn_put_packed(loop, to, conn_opcode(to), sink_ptr(&loop.batch), loop.batch.len) < 0:
+            loop.batch.len = 0
+            conn_lost(loop, to, CLOSED_NOMEM, 0)
+            return ST_IO
+        loop.batch.len = 0
+        sink_trim(&loop.batch)
+        link_press(loop, c, to)
+    return link_pump(loop, c, to, s)
+
+
+cdef inline void link_press(loop_t *loop, conn_t *c, conn_t *to) noexcept nogil:
+    """Stop reading c while its peer's queue is over high water."""
+    if buf_len(&to.tx) > to.params.high_water:
+        c.flags |= FL_PRESSED
+        loop.stats.presses += 1
+
+
+cdef inline void link_count(loop_t *loop, const conn_t *c, size_t n) noexcept nogil:
+    if c.side == SIDE_FRONT:
+        loop.stats.messages_to_back += 1
+        loop.stats.octets_to_back += n
+    else:
+        loop.stats.messages_to_front += 1
+        loop.stats.octets_to_front += n
+
+
+cdef inline size_t link_limit(const conn_t *to) noexcept nogil:
+    """Octets of one WAMP message that a connection takes; 0: any. In a batch of one it has company."""
+    cdef size_t more = 0
+    if to.codec.max_out == 0:
+        return 0
+    if to.codec.flags & CF_BATCHED:
+        more = batch_extra(&to.codec)
+    return to.codec.max_out - more if to.codec.max_out > more else 1
+
+
+cdef int link_put(
+    loop_t *loop, conn_t *c, conn_t *to, spans_t *s, uint8_t opcode, const uint8_t *p, size_t n
+) noexcept nogil:
+    """Relay a message that cannot leave from where it lies: as part of a batch, or by way of the peer's queue.
+
+    > 0: done; ST_MORE: `to` is gone.
+    """
+    cdef size_t room
+    link_count(loop, c, n)
+    if to.codec.flags & CF_BATCHED:
+        room = BATCH_MAX
+        if to.codec.max_out and to.codec.max_out < BATCH_MAX:
+            room = to.codec.max_out
+        if loop.batch.len and loop.batch.len + n + batch_extra(&to.codec) > room and link_flush(loop, c, to, s) < 0:
+            return ST_MORE
+        loop.stats.batched_messages += 1
+        if batch_put(&to.codec, &loop.batch, p, n) < 0:
+            conn_lost(loop, to, CLOSED_NOMEM, 0)      # a message is missing: nothing may follow it
+            return ST_MORE
+        return ST_OK
     if link_pump(loop, c, to, s) < 0:
+        return ST_MORE
+    if conn_put_message(loop, to, opcode, p, n) < 0:
+        conn_lost(loop, to, CLOSED_NOMEM, 0)
+        return ST_MORE
+    link_press(loop, c, to)
+    return ST_OK
+
+
+cdef bint link_is_dead(conn_t *front, uint8_t serializer, uint32_t type, const uint8_t *p, size_t n) noexcept nogil:
+    """Does this answer belong to a request that has failed already? Its last answer ends that."""
+    cdef fields_t f
+    cdef bint to_front = type == WAMP_RESULT or type == WAMP_ERROR      # RESULT, ERROR of a CALL
+    cdef int index
+    memset(&f, 0, sizeof(f))
+    if type != WAMP_ERROR and type != WAMP_RESULT and type != WAMP_YIELD:
+        return False
+    if fields_request(serializer, type, p, n, &f) < 0:
+        return False
+    if type == WAMP_ERROR and f.request_type != WAMP_CALL:            # ERROR of an INVOCATION, if it is one at all
+        to_front = False
+        if f.request_type != WAMP_INVOCATION:
+            return False
+    index = notes_find(front.notes, NOTE_DEAD_CALL if to_front else NOTE_DEAD_INVOCATION, f.request)
+    if index < 0:
+        return False
+    if type == WAMP_ERROR or not f.progress:
+        notes_drop(front.notes, index)
+    return True
+
+
+cdef inline bint link_rewrites(const conn_t *c, const conn_t *front, uint8_t direction, uint32_t type) noexcept nogil:
+    """May this message hold session IDs that are not the same on both sides, or tell where such will be?"""
+    if c.realm == NULL or not rewrite_concerns(direction, type):
+        return False
+    if atomic_load64(&c.realm.mapped) or atomic_load64(&c.realm.joining):
+        return True
+    # Subscriptions outlive the time when there is nothing to map.
+    return WAMP_SUBSCRIBE <= type <= WAMP_UNSUBSCRIBED or front.notes != NULL
+
+
+cdef int link_await(loop_t *loop, conn_t *c, const uint8_t *p, size_t n) noexcept nogil:
+    """Keep a message until the session that it names is known, or SID_WAIT_MS have passed."""
+    if not c.flags & FL_AWAITED:
+        if buf_append(loop, &c.hold, p, n) < 0:
+            return ST_NOMEM
+        c.flags |= FL_AWAITED
+        c.wait_until = loop.now + SID_WAIT_MS
+        loop.stats.waits += 1
+    conn_deadline(loop, c, TIMER_TICK_MS)
+    return ST_MORE
+
+
+cdef void link_forget(conn_t *front, uint32_t type, const uint8_t *p, size_t n) noexcept nogil:
+    """A request does not reach the router: nothing will answer what the rewriter noted of it."""
+    cdef uint8_t kind = NOTE_UNSUBSCRIBE
+    cdef fields_t f
+    cdef int index
+    memset(&f, 0, sizeof(f))
+    if type == WAMP_CALL:
+        kind = NOTE_CALL
+    elif type == WAMP_SUBSCRIBE:
+        kind = NOTE_SUBSCRIBE
+    elif type != WAMP_UNSUBSCRIBE:
+        return
+    if fields_request(front.codec.serializer, type, p, n, &f) < 0:
+        return
+    index = notes_find(front.notes, kind, f.request)
+    if index >= 0:
+        notes_drop(front.notes, index)
+
+
+cdef int link_cook(
+    loop_t *loop, conn_t *c, conn_t *to, spans_t *s, uint32_t type, const uint8_t *p, size_t n, bint may_wait
+) noexcept nogil:
+    """Relay a message that must be looked at: session IDs, the other serializer, the other side's limit.
+
+    > 0: done, it may have been dropped; ST_MORE: it waits, the control plane has the word, or `to` is gone.
+    """
+    cdef conn_t *front = c if c.side == SIDE_FRONT else to
+    cdef uint8_t direction = DIR_TO_BACK if c.side == SIDE_FRONT else DIR_TO_FRONT
+    cdef uint8_t serializer = c.codec.serializer
+    cdef size_t limit = link_limit(to)
+    cdef const char *why = NULL
+    cdef int st = ST_OK
+    if front.notes != NULL and front.notes.dead and link_is_dead(front, serializer, type, p, n):
+        loop.stats.swallowed += 1
+        return ST_OK
+    if link_rewrites(c, front, direction, type):
+        sink_reset(&loop.rewritten, 0)
+        st = rewrite(serializer, direction, type, p, n, c.realm, &front.notes, may_wait, &loop.rewritten)
+        if st == ST_WAIT:
+            return link_await(loop, c, p, n)
+        if st > 0:
+            loop.stats.rewritten += 1
+            p = sink_ptr(&loop.rewritten)
+            n = loop.rewritten.len
+        elif st < 0 and direction == DIR_TO_BACK:     # to_front it goes on as it is: only what it tells is lost
+            return link_refuse(loop, c, to, s, type, p, n, ST_BUSY, "too many requests of this kind are pending")
+    if serializer != to.codec.serializer:
+        sink_reset(&loop.translated, limit)
+        st = translate(serializer, to.codec.serializer, p, n, &loop.translated, &why)
+        if st < 0:
+            if st == ST_TOO_BIG:
+                return link_refuse(loop, c, to, s, type, p, n, ST_TOO_BIG, NULL)
+            return link_refuse(loop, c, to, s, type, p, n, ST_UNTRANSLATABLE, why)
+        loop.stats.translated += 1
+        p = sink_ptr(&loop.translated)
+        n = loop.translated.len
+    elif limit and n > limit:
+        return link_refuse(loop, c, to, s, type, p, n, ST_TOO_BIG, NULL)
+    st = link_put(loop, c, to, s, conn_opcode(to), p, n)
+    sink_trim(&loop.rewritten)
+    sink_trim(&loop.translated)
+    return st
+
+
+cdef int link_refuse(
+    loop_t *loop, conn_t *c, conn_t *to, spans_t *s, uint32_t type, const uint8_t *p, size_t n, int status,
+    const char *why
+) noexcept nogil:
+    """Have the control plane answer for a message that cannot be relayed."""
+    if c.side == SIDE_FRONT and c.notes != NULL:
+        link_forget(c, type, p, n)
+    if link_flush(loop, c, to, s) >= 0:
+        refuse_emit(loop, c, type, p, n, status, why, link_limit(to))
+    return ST_MORE
+
+
+cdef inline bint link_is_plain(
+    const conn_t *c, const conn_t *to, uint8_t direction, const wamp_t *w, const frame_t *f
+) noexcept nogil:
+    """May the message be relayed as it is, from where it lies?"""
+    cdef const conn_t *front = c if c.side == SIDE_FRONT else to
+    if c.flags & FL_COOKED or (to.codec.max_out and f.length > to.codec.max_out):
+        return False
+    if front.notes != NULL and front.notes.dead:
+        return False
+    return not link_rewrites(c, front, direction, w.type)
+
+
+cdef int link_plain(loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const frame_t *f) noexcept nogil:
+    """Relay a message untouched. > 0: done; ST_MORE: `to` is gone."""
+    if to.params.auto_fragment and f.length > to.params.auto_fragment:
+        return link_put(loop, c, to, s, f.opcode, f.payload, f.length)
+    link_count(loop, c, f.length)
+    return spans_add(loop, to, s, f.opcode, f.payload, f.length)
+
+
+cdef int link_message(loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const frame_t *f) noexcept nogil:
+    """Pass one message through the gate and relay it. > 0: go on; ST_MORE: it waits, or is the control plane's."""
+    cdef wamp_t w
+    cdef int plan
+    cdef uint8_t direction
+    if to == c:                                       # an echo speaks no WAMP
+        if c.flags & FL_COOKED:
+            return link_put(loop, c, to, s, f.opcode, f.payload, f.length)
+        return link_plain(loop, c, to, s, f)
+    direction = DIR_TO_BACK if c.side == SIDE_FRONT else DIR_TO_FRONT
+    plan = wamp_plan(c.codec.serializer, direction, f.payload, f.length, &w)
+    if plan == PLAN_PASS:
+        if scan_likely(link_is_plain(c, to, direction, &w, f)):
+            return link_plain(loop, c, to, s, f)
+        return link_cook(loop, c, to, s, w.type, f.payload, f.length, True)
+    if link_flush(loop, c, to, s) < 0:
         return ST_MORE
     if plan == PLAN_CONTROL:
         c.flags |= FL_PAUSED
@@ -128,6 +325,38 @@ cdef int link_message(loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const fra
     return ST_MORE
 
 
+cdef inline void link_open(loop_t *loop, spans_t *s, uint8_t *floor) noexcept nogil:
+    """Nothing is on its way yet."""
+    s.count = 0
+    s.octets = 0
+    s.end = NULL
+    s.floor = floor
+    sink_reset(&loop.batch, 0)
+
+
+cdef void link_retry(loop_t *loop, conn_t *c, bint may_wait) noexcept nogil:
+    """Look again at the message that waits for a session to be known; without may_wait it goes on in any case."""
+    cdef spans_t s
+    cdef wamp_t w
+    cdef uint32_t gen = c.gen
+    cdef conn_t *to = conn_peer(loop, c)
+    if to == NULL or c.phase != PHASE_LINKED:
+        return
+    link_open(loop, &s, NULL)
+    wamp_type(c.codec.serializer, buf_ptr(&c.hold), buf_len(&c.hold), &w)
+    c.deadline = 0
+    link_cook(loop, c, to, &s, w.type, buf_ptr(&c.hold), buf_len(&c.hold), may_wait)
+    if c.gen != gen or c.fd < 0 or (c.phase == PHASE_LINKED and c.deadline):
+        return                                        # it is gone, or waits for more
+    c.flags &= ~<uint32_t>FL_AWAITED
+    c.wait_until = 0
+    if c.phase == PHASE_LINKED:
+        link_flush(loop, c, to, &s)
+    if c.gen == gen and c.fd >= 0:
+        buf_free(loop, &c.hold)
+        conn_ready(loop, c)
+
+
 cdef void link_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     """Relay all whole messages of b. Afterwards c may be gone, unlinked or stopped; b then holds what is left."""
     cdef spans_t s
@@ -135,15 +364,12 @@ cdef void link_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     cdef conn_t *to = conn_peer(loop, c)
     cdef uint32_t gen = c.gen
     cdef int st = ST_OK
-    s.count = 0
-    s.octets = 0
-    s.end = NULL
-    s.floor = b.base
+    link_open(loop, &s, b.base)
+    f.need = 0
     while st > 0 and not c.flags & FL_STOPPED:
-        st = frame_next(&c.codec, buf_ptr(b), buf_len(b), &f)
+        st = intake_next(loop, c, b, &f)
         if st <= 0:
             break
-        buf_consume(loop, b, f.consumed)
         if f.kind == FRAME_MESSAGE:
             st = link_message(loop, c, to, &s, &f)
             if c.gen != gen or c.fd < 0 or c.phase != PHASE_LINKED:
@@ -151,16 +377,24 @@ cdef void link_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
             if s.count > SPAN_MAX - 2 and link_pump(loop, c, to, &s) < 0:
                 return
         elif f.kind != FRAME_NONE:
-            if link_pump(loop, c, to, &s) < 0:
+            if link_flush(loop, c, to, &s) < 0:
                 return
             if control_input(loop, c, &f) <= 0:
                 return
-    if link_pump(loop, c, to, &s) < 0:
+    if link_flush(loop, c, to, &s) < 0:
         return
+    sink_trim(&loop.inflated)
     if st < 0:
         conn_fail(loop, c, st)
     elif c.fd >= 0 and st == ST_MORE and f.need:
         conn_need(loop, c, b, f.need)
+
+
+cdef inline uint32_t link_cooked(const conn_t *c, const conn_t *to) noexcept nogil:
+    """FL_COOKED where what c sends cannot be re-framed in place: it was inflated, or leaves in another form."""
+    if c.codec.flags & CF_DEFLATE or to.codec.flags & (CF_BATCHED | CF_DEFLATE):
+        return FL_COOKED
+    return FL_COOKED if c.codec.serializer != to.codec.serializer else 0
 
 
 cdef void link_join(loop_t *loop, conn_t *front, conn_t *back) noexcept nogil:
@@ -170,8 +404,11 @@ cdef void link_join(loop_t *loop, conn_t *front, conn_t *back) noexcept nogil:
     back.flags |= FL_LINKED_BACK
     front.phase = PHASE_LINKED
     back.phase = PHASE_LINKED
-    front.flags &= ~<uint32_t>(FL_PAUSED | FL_PRESSED)
-    back.flags &= ~<uint32_t>(FL_PAUSED | FL_PRESSED)
+    front.flags &= ~<uint32_t>(FL_PAUSED | FL_PRESSED | FL_COOKED)
+    back.flags &= ~<uint32_t>(FL_PAUSED | FL_PRESSED | FL_COOKED)
+    front.flags |= link_cooked(front, back)
+    back.flags |= link_cooked(back, front)
+    front.realm = back.realm
     front.codec.max_message = front.params.max_message
     conn_deadline(loop, front, 0)
     conn_deadline(loop, back, 0)
@@ -185,7 +422,13 @@ cdef void link_part(loop_t *loop, conn_t *front) noexcept nogil:
     cdef conn_t *back = conn_peer(loop, front)
     if back == NULL or front.phase != PHASE_LINKED:
         return
+    if back.flags & FL_AWAITED:
+        link_retry(loop, back, False)                 # what came before the end still belongs to the session
+        if front.phase != PHASE_LINKED:
+            return
     loop.stats.links -= 1
+    if front.notes != NULL:
+        notes_free(&front.notes)
     front.peer = 0
     back.peer = 0
     front.phase = PHASE_JOIN

@@ -90,10 +90,13 @@ cdef extern from "<string.h>" nogil:
     void *memcpy(void *dst, const void *src, size_t n)
     void *memmove(void *dst, const void *src, size_t n)
     void *memset(void *dst, int value, size_t n)
+    size_t strlen(const char *s)
+    void *memchr(const void *p, int octet, size_t n)
     int memcmp(const void *a, const void *b, size_t n)
     void *memmem(const void *hay, size_t n, const void *needle, size_t k)
 
 cdef extern from "relay/debug.h" nogil:
+    bint scan_likely(bint condition)                   # as it is, but the compiler expects true
     void relay_assert(bint condition)                  # aborts in debug builds, costs nothing in release
     void *mem_alloc(size_t n)                          # malloc; debug builds can fail the n-th call
     void *mem_zalloc(size_t n)

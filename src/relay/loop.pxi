@@ -21,7 +21,7 @@ cdef void conn_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     cdef uint32_t gen = c.gen
     cdef int st = ST_OK
     while st > 0:
-        if c.gen != gen or c.fd < 0 or buf_len(b) == 0 or c.flags & FL_STOPPED:
+        if c.gen != gen or c.fd < 0 or c.flags & FL_STOPPED or (buf_len(b) == 0 and c.codec.batch_left == 0):
             return
         if c.phase == PHASE_LINKED:
             link_input(loop, c, b)
@@ -42,6 +42,8 @@ cdef void conn_keep(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     """After input: an unfinished rest stays with the connection; an empty buffer does not."""
     cdef size_t n = buf_len(b)
     cdef uint8_t *base
+    if c.codec.batch_left == 0:
+        buf_free(loop, &c.plain)
     if b == &c.rx:
         if n == 0:
             buf_free(loop, b)
@@ -90,7 +92,7 @@ cdef void conn_read(loop_t *loop, conn_t *c) noexcept nogil:
     cdef size_t room
     cdef ssize_t n
     cdef int err
-    if c.rx.base != NULL and not c.flags & FL_STOPPED and c.phase != PHASE_CONNECT:
+    if (c.rx.base != NULL or c.codec.batch_left) and not c.flags & FL_STOPPED and c.phase != PHASE_CONNECT:
         conn_input(loop, c, &c.rx)
         if c.gen != gen or c.fd < 0:
             return
@@ -220,7 +222,9 @@ cdef void loop_ready(loop_t *loop) noexcept nogil:
 cdef void conn_timer(loop_t *loop, conn_t *c) noexcept nogil:
     """The connection's timer fired: see which deadline it was, if any."""
     cdef uint32_t gen = c.gen
-    if c.deadline and c.deadline <= loop.now:
+    if c.deadline and c.deadline <= loop.now and c.flags & FL_AWAITED and c.phase == PHASE_LINKED:
+        link_retry(loop, c, loop.now < c.wait_until)
+    elif c.deadline and c.deadline <= loop.now:
         c.deadline = 0
         if c.phase == PHASE_HEAD and not c.flags & FL_PAUSED and c.side == SIDE_FRONT:
             c.flags |= FL_PAUSED | FL_NO_READ
@@ -308,6 +312,9 @@ cdef void loop_run(loop_t *loop) noexcept nogil:
             loop_ready(loop)
             loop_ready(loop)
         loop_timers(loop)
+        if loop.index == 0 and loop.now >= loop.sweep_at:
+            sids_sweep(&loop.relay.sids, loop.now)
+            loop.sweep_at = loop.now + SID_SWEEP_MS
 
 
 cdef void loop_close_all(loop_t *loop) noexcept nogil:
@@ -327,6 +334,7 @@ cdef int loop_init(loop_t *loop, relay_t *relay, uint32_t index) noexcept nogil:
     cdef epoll_event ev
     loop.index = index
     loop.relay = relay
+    loop.zips.octets = &loop.stats.zip_octets
     loop.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     loop.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     if loop.epoll_fd == -1 or loop.wake_fd == -1:
@@ -352,8 +360,15 @@ cdef void loop_free(loop_t *loop) noexcept nogil:
     ring_free(&loop.commands)
     ring_free(&loop.events)
     buf_free(loop, &loop.scratch)
+    sink_free(&loop.inflated)
+    sink_free(&loop.rewritten)
+    sink_free(&loop.translated)
+    sink_free(&loop.batch)
+    sink_free(&loop.wrapped)
+    sink_free(&loop.deflated)
     buf_pool_free(loop)
     pool_free(loop)
+    zips_free(&loop.zips)
     if loop.epoll_fd > 0:
         close(loop.epoll_fd)
     if loop.wake_fd > 0:

@@ -76,6 +76,7 @@ cdef void pool_give(loop_t *loop, conn_t *c) noexcept nogil:
     cdef uint32_t slot = c.slot
     cdef uint32_t gen = c.gen + 1
     relay_assert(c.rx.base == NULL and c.tx.base == NULL and c.hold.base == NULL and c.due == 0)
+    relay_assert(c.plain.base == NULL and c.zip == NULL and c.notes == NULL)
     mem_poison(c, sizeof(conn_t))
     c.fd = -1
     c.slot = slot

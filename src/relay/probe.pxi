@@ -8,6 +8,7 @@ PROBE_STATUS = {
     ST_DATA_TYPE: "ST_DATA_TYPE", ST_MALFORMED: "ST_MALFORMED", ST_TRUNCATED: "ST_TRUNCATED",
     ST_TRAILING: "ST_TRAILING", ST_DEPTH: "ST_DEPTH", ST_AMBIGUOUS: "ST_AMBIGUOUS", ST_FORBIDDEN: "ST_FORBIDDEN",
     ST_NOMEM: "ST_NOMEM", ST_IO: "ST_IO", ST_EOF: "ST_EOF",
+    ST_DEADLINE: "ST_DEADLINE", ST_UNTRANSLATABLE: "ST_UNTRANSLATABLE", ST_WAIT: "ST_WAIT",
 }
 PROBE_KINDS = {FRAME_MESSAGE: "message", FRAME_PING: "ping", FRAME_PONG: "pong", FRAME_CLOSE: "close"}
 PROBE_SERIALIZERS = {"json": SER_JSON, "msgpack": SER_MSGPACK, "cbor": SER_CBOR, "": SER_NONE}
@@ -30,7 +31,9 @@ cdef class FrameCodec:
     """frame_next and frame_put over a buffer of its own.
 
     kind: "websocket" or "rawsocket"; client: this is the client end; serializer: "json", "msgpack", "cbor" or "" (any
-    opcode); sizes in octets, 0 for no limit. Of the masking options only ``mask_out`` depends on the end by default.
+    opcode); sizes in octets, 0 for no limit. deflate: permessage-deflate was negotiated; a message whose opcode has
+    OP_RSV1 (64) added is compressed, and its payload is not looked at. Of the masking options only ``mask_out`` depends
+    on the end by default.
     """
 
     cdef codec_t codec
@@ -40,7 +43,7 @@ cdef class FrameCodec:
 
     def __init__(self, str kind="websocket", *, bint client=False, str serializer="cbor", bint require_mask=True,
                  mask_out=None, bint apply_mask=True, bint validate_utf8=True, bint any_opcode=False,
-                 uint64_t max_frame=0, uint64_t max_message=0):
+                 bint deflate=False, uint64_t max_frame=0, uint64_t max_message=0):
         self.codec.kind = {"websocket": CODEC_WS, "rawsocket": CODEC_RS}[kind]
         self.codec.serializer = PROBE_SERIALIZERS[serializer]
         self.codec.max_frame = max_frame
@@ -57,6 +60,8 @@ cdef class FrameCodec:
             self.codec.flags |= CF_VALIDATE_UTF8
         if any_opcode or not serializer:
             self.codec.flags |= CF_ANY_OPCODE
+        if deflate:
+            self.codec.flags |= CF_DEFLATE
 
     def __dealloc__(self):
         mem_free(self.buf)
@@ -88,7 +93,8 @@ cdef class FrameCodec:
             if status <= 0:
                 break
             if f.kind != FRAME_NONE:
-                found.append((PROBE_KINDS[f.kind], f.opcode, (<char *>f.payload)[:f.length]))
+                opcode = f.opcode | (OP_RSV1 if f.kind == FRAME_MESSAGE and f.compressed else 0)
+                found.append((PROBE_KINDS[f.kind], opcode, (<char *>f.payload)[:f.length]))
             start += f.consumed
         if status < 0:
             raise FrameError(status, found)

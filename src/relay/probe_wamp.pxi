@@ -10,15 +10,20 @@ def probe_scan(int serializer, data):
     """
     cdef Py_buffer view
     cdef ssize_t length = 0
-    if serializer not in (SER_JSON, SER_MSGPACK, SER_CBOR):
-        raise ValueError(f"serializer {serializer}: expected {SER_JSON}, {SER_MSGPACK} or {SER_CBOR}")
+    cdef uint32_t type = 0
+    if not SER_JSON <= serializer <= SER_FLATBUFFERS:
+        raise ValueError(f"serializer {serializer}: expected {SER_JSON} to {SER_FLATBUFFERS}")
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     if serializer == SER_JSON:
         length = scan_json(<const uint8_t *>view.buf, <size_t>view.len)
     elif serializer == SER_MSGPACK:
         length = scan_msgpack(<const uint8_t *>view.buf, <size_t>view.len)
-    else:
+    elif serializer == SER_CBOR:
         length = scan_cbor(<const uint8_t *>view.buf, <size_t>view.len)
+    elif serializer == SER_UBJSON:
+        length = scan_ubjson(<const uint8_t *>view.buf, <size_t>view.len)
+    else:
+        length = scan_flatbuffers(<const uint8_t *>view.buf, <size_t>view.len, &type)
     PyBuffer_Release(&view)
     return length
 

@@ -10,8 +10,6 @@ cdef extern from *:
     #include <emmintrin.h>
     #endif
 
-    #define scan_likely(x) __builtin_expect(!!(x), 1)
-
     #define SCAN_JSON_SPACE 1
     #define SCAN_JSON_SCALAR 2
     #define SCAN_JSON_HEX 4
@@ -54,7 +52,6 @@ cdef extern from *:
         return i;
     }
     """
-    bint scan_likely(bint condition) noexcept nogil
     enum:
         SCAN_JSON_SPACE
         SCAN_JSON_SCALAR

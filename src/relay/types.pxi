@@ -8,7 +8,7 @@ ctypedef struct codec_t:
     uint8_t serializer             # SER_*; SER_NONE with CF_ANY_OPCODE only
     uint8_t asm_op                 # opcode (OP_RSV1 added: compressed) of the message in fragments; 0: none
     uint16_t flags                 # CF_*
-    uint32_t max_out               # octets of one outgoing message that the peer takes (RawSocket); 0: no limit
+    uint32_t max_out               # octets of one outgoing message that the peer takes; 0: no limit
     uint64_t max_frame             # octets of one incoming frame's payload; 0: no limit but max_message
     uint64_t max_message           # octets of one incoming message; 0: no limit
     uint64_t asm_len               # octets put together so far, at the start of the unconsumed input
@@ -46,9 +46,40 @@ ctypedef struct sink_t:
     size_t len
     size_t max                     # octets; 0: no limit
 
+# One open container of a message that is being translated.
+ctypedef struct level_t:
+    uint64_t items                 # begun so far: elements of an array; keys and values of a map
+    uint64_t left                  # still to come, the present one included, where the source states it; else huge
+    uint64_t limit                 # items that the head has room for; one more, and it must be widened
+    size_t head                    # place of the head in the output, where its count is not known yet
+    uint8_t width                  # octets of that head; 0: the count was known, or JSON
+    bint is_map
+
+# A head that becomes wider only when the rest of the message is written.
+ctypedef struct late_t:
+    size_t head
+    uint64_t count
+    uint8_t width                  # octets it has now; 0: this head stays as it is
+    bint is_map
+
+# One translation; lives on the C stack, and only as many levels as the message is deep are ever touched.
+ctypedef struct translate_t:
+    const uint8_t *p               # the message
+    size_t n
+    sink_t *out
+    const char *why                # what cannot be translated
+    uint8_t target                 # SER_*
+    unsigned depth                 # level == &levels[depth]; levels[0] holds the message itself as its one item
+    unsigned late_depth            # the levels up to here may have an entry in late; 0: heads are still widened at once
+    uint64_t moves                 # octets that may still be moved to widen heads at once
+    level_t *level
+    level_t levels[257]            # SCAN_DEPTH_MAX + 1
+    late_t late[257]
+
 # What a link must remember of single messages; see NOTE_*.
 ctypedef struct note_t:
     uint64_t id                    # request or subscription
+    uint64_t other                 # NOTE_UNSUBSCRIBE: the subscription
     uint16_t rule                  # where session IDs are, see rewrite.pxi
     uint8_t kind                   # NOTE_*
 
@@ -66,6 +97,99 @@ ctypedef struct realm_t:
     uint32_t index
     void *sids                     # sids_t: the worker's map
 
+# One direction of one session in the map: key -> value. In a chain of one bucket.
+ctypedef struct sid_t:
+    uint64_t key
+    uint64_t value
+    uint64_t until                 # ms, known until then because the session has ended; 0: it lives
+    uint32_t realm
+    sid_t *next
+
+# A part of the map. Buckets 0 to buckets - 1 exist, SID_SEGMENT of them in each segment; buckets 0: nothing yet.
+ctypedef struct sid_table_t:
+    pthread_mutex_t mutex
+    sid_t ***segments
+    uint32_t capacity              # segments that the directory has room for
+    uint32_t buckets
+    uint32_t mask                  # (smallest power of two above buckets) - 1
+    uint32_t count                 # entries
+    uint8_t spare[64]              # keeps the next mutex out of this one's cache line
+
+# A session that has ended, or a back_sid that a session no longer has.
+ctypedef struct sid_gone_t:
+    realm_t *realm
+    uint64_t front_sid
+    uint64_t back_sid
+    uint64_t until                 # ms
+
+# The worker's session IDs. An entry of to_back or to_front with `until` has one of `gone` that will remove it.
+# Locks: `mutex` is never held together with another one; to_back's is taken before to_front's.
+ctypedef struct sids_t:
+    bint ready
+    sid_table_t to_front[64]       # SID_SHARDS: by back_sid
+    sid_table_t to_back[64]        # by front_sid
+    pthread_mutex_t mutex          # of all below
+    sid_gone_t *gone               # ring, oldest first
+    uint32_t gone_size             # a power of two, or 0
+    uint32_t gone_head
+    uint32_t gone_count
+    uint64_t now                   # atomic: ms, the latest that drop or sweep was told
+    uint64_t realms                # atomic: numbers given
+    realm_t *chunks[256]           # REALMS_MAX / REALM_CHUNK
+
+# One item that a field cursor met. Positions are octets from the start of the message.
+ctypedef struct item_t:
+    uint8_t kind                   # ITEM_*
+    bint spelled                   # a text that is not as it stands: JSON escapes, CBOR chunks
+    size_t start
+    size_t end                     # behind the item; of a container behind its head only
+    size_t text                    # where the text starts
+    size_t length                  # octets of the text as it stands; of `spelled` ones: with escapes or chunk heads
+    uint64_t value                 # ITEM_UINT; containers: elements or pairs to come, ITEM_OPEN: until it closes
+
+# What fields_request reads of a message.
+ctypedef struct fields_t:
+    uint64_t request
+    uint32_t request_type          # of an ERROR, else 0
+    bint progress
+
+# One message on its way through the rewriter. What stands before `copied` is in `out`, changed or not.
+ctypedef struct rewrite_t:
+    const uint8_t *p
+    size_t n
+    size_t at                      # the field cursor
+    size_t copied
+    sink_t *out                    # untouched while copied is 0
+    realm_t *realm
+    uint8_t ser                    # SER_*
+    uint8_t direction              # DIR_*
+    bint waits                     # an unknown session is one to wait for: in the payload of an on_join event
+    bint progress                  # Details.progress is true
+    uint16_t rule                  # RULE_* of the arguments, as far as it is known
+    uint16_t result                # RULE_* of the RESULT that will answer this CALL
+    uint64_t subscription          # Details.subscription of an UNSUBSCRIBED
+    uint64_t first                 # elements 1 and 2 where they are numbers: requests, subscriptions, a request's type
+    uint64_t second
+
+# DEFLATE streams of one loop that keep nothing from one message to the next. Made by deflate.pxi when first needed.
+ctypedef struct zips_t:
+    uint64_t *octets               # counts the memory of all streams, these and the connections' own; NULL: nobody does
+    z_stream *reader               # window of 2^15 octets
+    z_stream *writers[63]          # by (window bits - 9) * 9 + mem_level - 1
+
+# permessage-deflate on one connection. A stream of its own exists once it was needed.
+ctypedef struct zip_t:
+    zips_t *shared
+    uint8_t inflate_bits           # 9 .. 15
+    uint8_t deflate_bits           # 9 .. 15
+    uint8_t mem_level              # 1 .. 9
+    bint inflate_reset             # the peer uses no context takeover: shared.reader serves
+    bint deflate_reset             # we use none: one of shared.writers serves
+    bint reading                   # reader is open
+    bint writing                   # writer is open
+    z_stream reader
+    z_stream writer
+
 # What the connections of one transport or backend share. Written once before use, freed with the Relay.
 ctypedef struct params_t:
     uint8_t kind                   # CODEC_*
@@ -79,6 +203,7 @@ ctypedef struct params_t:
     uint32_t max_head
     uint64_t max_message
     uint64_t max_frame
+    uint32_t max_out               # WebSocket: octets of one outgoing message that the peer takes; 0: no limit
     uint64_t auto_fragment
     uint32_t high_water
     uint32_t low_water
@@ -122,7 +247,13 @@ ctypedef struct conn_t:
     codec_t codec
     buf_t rx
     buf_t tx
-    buf_t hold                     # back: HELLO kept until the handshake is done
+    buf_t hold                     # back: HELLO until the handshake is done; with FL_AWAITED the message that waits
+    buf_t plain                    # an inflated batch that is being taken apart, codec.batch_left octets are left
+    zip_t *zip                     # permessage-deflate; NULL: not negotiated
+    realm_t *realm                 # whose session IDs are rewritten; NULL: none
+    notes_t *notes                 # front: what is remembered of the link's messages; NULL: nothing
+    uint64_t front_sid             # back: the session ID that the client is told; 0: the router's own
+    uint64_t wait_until            # ms, when the message in hold goes on as it is; 0: none waits
     uint64_t deadline              # ms, of the phase; 0: none
     uint64_t stall_at              # ms, when queued data must have moved; 0: nothing queued
     uint64_t ping_at               # ms, next ping due, or with FL_PING_OUT the pong; 0: none
@@ -150,6 +281,8 @@ ctypedef struct entry_t:
     uint8_t *data3                 # CMD_DIAL: hello; points into data, not owned
     size_t length3
     uint64_t arg2
+    void *realm                    # CMD_DIAL: realm_t
+    uint64_t front_sid             # CMD_DIAL
 
 ctypedef struct entry_node_t:
     entry_t entry
@@ -196,6 +329,20 @@ ctypedef struct stats_t:
     uint64_t stale_events
     uint64_t violations
     uint64_t presses
+    uint64_t rewritten
+    uint64_t translated
+    uint64_t refused
+    uint64_t swallowed
+    uint64_t batches
+    uint64_t batched_messages
+    uint64_t inflated
+    uint64_t inflated_octets_in
+    uint64_t inflated_octets_out
+    uint64_t deflated
+    uint64_t deflated_octets_in
+    uint64_t deflated_octets_out
+    uint64_t zip_octets
+    uint64_t waits
 
 # What all loops share.
 ctypedef struct relay_t:
@@ -203,6 +350,7 @@ ctypedef struct relay_t:
     int event_fd
     void *loops[64]                # LOOPS_MAX: loop_t *
     listener_t listeners[256]      # LISTENERS_MAX
+    sids_t sids
 
 # One data thread.
 ctypedef struct loop_t:
@@ -232,4 +380,12 @@ ctypedef struct loop_t:
     ring_t events
     uint8_t keys[1024]             # KEY_POOL
     uint32_t key_pos               # next unused octet; KEY_POOL or 0 at start: draw anew
+    sink_t inflated                # the message that was inflated last
+    sink_t rewritten               # the message whose session IDs were rewritten last
+    sink_t translated              # the message that was translated last
+    sink_t batch                   # what a reading connection has for a peer that takes batches
+    sink_t wrapped                 # a batch of one, or the head of a refused message
+    sink_t deflated                # the message that was compressed last
+    zips_t zips                    # DEFLATE streams without context
+    uint64_t sweep_at              # ms, when the first loop looks for sessions to forget
     stats_t stats

@@ -22,6 +22,7 @@ from proxy import _relay as R
 
 TIMEOUT = 20.0
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+RSV1 = 0x40
 RS_OPCODES = {BINARY: 0, TEXT: 0, PING: 1, PONG: 2}
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n"
@@ -137,7 +138,7 @@ class End:
     # --- frames ---
 
     def frame(self, payload: bytes, opcode: int = BINARY, fin: bool = True) -> bytes:
-        """The octets of one frame."""
+        """The octets of one frame; RSV1 may be added to the opcode."""
         size = len(payload)
         if self.kind == "rs":
             return struct.pack("!I", RS_OPCODES[opcode] << 24 | (size & 0xFFFFFF) | (size >> 24) << 27) + payload
@@ -182,19 +183,27 @@ class End:
             size = struct.unpack("!Q", self.read(8))[0]
         assert bool(b1 & 0x80) != self.client, "masked by the wrong side"
         key = self.read(4) if b1 & 0x80 else b"\0\0\0\0"
-        return b0 & 15, bool(b0 & 0x80), xor(self.read(size), key)
+        return b0 & 0x4F, bool(b0 & 0x80), xor(self.read(size), key)
 
     def recv(self) -> bytes:
         """The next whole message; control frames on the way are kept in ``controls``."""
+        opcode, payload = self.recv_message()
+        assert not opcode & RSV1, "compressed"
+        return payload
+
+    def recv_message(self) -> tuple[int, bytes]:
+        """(opcode with RSV1, payload) of the next whole message."""
         whole: list[bytes] = []
+        first = 0
         while True:
             opcode, fin, payload = self.next_frame()
             if opcode & 8:
                 self.controls.append((opcode, payload))
                 continue
+            first = first or opcode
             whole.append(payload)
             if fin:
-                return b"".join(whole)
+                return first, b"".join(whole)
 
     def recv_control(self) -> tuple[int, bytes]:
         """The next frame, which is a control frame."""
@@ -370,10 +379,13 @@ class Plane:
         self.ends.append(end)
         return end
 
-    def join(self, listener: Listener, serializer: int = R.SER_CBOR, size: int = 15) -> tuple[End, int]:
+    def join(
+        self, listener: Listener, serializer: int = R.SER_CBOR, size: int = 15, **upgrade: Any
+    ) -> tuple[End, int]:
         """A client in the JOIN phase: its end and its number.
 
         :param size: the exponent of the longest message that a RawSocket client takes, less 9.
+        :param upgrade: what a WebSocket client agreed upon (batches, compression).
         """
         end = self.connect(listener)
         if listener.kind == "rs":
@@ -382,7 +394,7 @@ class Plane:
             return end, self.wait(R.EV_OPEN, owner=listener.number).conn
         end.write(REQUEST)
         conn = self.wait(R.EV_HEAD, owner=listener.number).conn
-        self.relay.upgrade(conn, UPGRADED, serializer)
+        self.relay.upgrade(conn, UPGRADED, serializer, **upgrade)
         assert end.read_head() == UPGRADED
         return end, conn
 
@@ -393,15 +405,26 @@ class Plane:
         return router
 
     def dial(
-        self, front: int, router: Router, *, serializer: int = R.SER_CBOR, hello: bytes = HELLO,
-        timeout_ms: int = 20000, join_ms: int = 20000, address: bytes | None = None, **params: Any,
+        self,
+        front: int,
+        router: Router,
+        *,
+        serializer: int = R.SER_CBOR,
+        hello: bytes = HELLO,
+        timeout_ms: int = 20000,
+        join_ms: int = 20000,
+        address: bytes | None = None,
+        realm: int = 0,
+        front_sid: int = 0,
+        **params: Any,
     ) -> int:
         """Begin a backend connection; its token."""
         token = self.token()
         registered = self.relay.add_params(kind=KINDS[router.kind], client=True, **params)
         request = REQUEST if router.kind == "ws" else b""
         self.relay.dial(
-            front, token, registered, serializer, address or router.address, request, hello, timeout_ms, join_ms
+            front, token, registered, serializer, address or router.address, request, hello, timeout_ms, join_ms,
+            realm, front_sid,
         )
         return token
 
@@ -411,7 +434,9 @@ class Plane:
         self.ends.append(end)
         return end
 
-    def accept_join(self, router: Router, token: int, size: int = 15) -> tuple[End, int]:
+    def accept_join(
+        self, router: Router, token: int, size: int = 15, *, welcome: bytes = WELCOME
+    ) -> tuple[End, int]:
         """The router's end after handshake, HELLO and WELCOME: its end and the number of our side."""
         end = self.accept(router)
         if router.kind == "rs":
@@ -422,9 +447,9 @@ class Plane:
             end.write(UPGRADED)
             self.relay.upgrade(self.wait(R.EV_HEAD, owner=token).conn, b"", R.SER_CBOR)
         end.recv()
-        end.send(WELCOME)
+        end.send(welcome)
         event = self.wait(R.EV_MESSAGE, owner=token)
-        assert event.data == WELCOME
+        assert event.data == welcome
         return end, event.conn
 
     def back(self, front: int, router: Router, **options: Any) -> tuple[End, int, int]:

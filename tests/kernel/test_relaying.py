@@ -312,15 +312,20 @@ def test_violations_are_not_relayed_and_stop_reading(plane: Plane, message: byte
     assert session.router.read_end() == "eof"
 
 
-def test_a_message_over_the_routers_limit_is_a_violation(plane: Plane) -> None:
+def test_a_message_over_the_routers_limit_is_refused_and_the_session_lives_on(plane: Plane) -> None:
     client, front = plane.join(plane.listen("rs"))
     router = plane.router("rs")
     token = plane.dial(front, router)
     end, back = plane.accept_join(router, token, size=0)
     plane.relay.link(front, back, b"")
     client.write(client.frame(call_of(512)) + client.frame(call_of(513)))
-    assert plane.wait(R.EV_VIOLATION, conn=front).arg == R.ST_TOO_BIG
+    assert plane.wait(R.EV_REFUSED, conn=front).arg == R.ST_TOO_BIG
     assert end.recv() == call_of(512)
+    client.send(call(1, 3))
+    plane.barrier()
+    assert not end.buffer, "read from a client whose message was refused before next()"
+    plane.relay.next(front)
+    assert end.recv() == call(1, 3)
 
 
 def test_many_sessions_on_two_threads(make_plane: Callable[..., Plane]) -> None:

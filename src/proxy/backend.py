@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from proxy.auth import Accept
 from proxy.connections import ANY, ProxyConnection
-from proxy.forwarding import backend_hello
+from proxy.forwarding import backend_hello, leave_taking
 from proxy.handshake import HandshakeError, build_request, check_response
 from proxy.messages import (
     SERIALIZER_NAMES,
@@ -39,6 +39,7 @@ from proxy.plane import (
     Plane,
     closed_text,
 )
+from proxy.session_ids import Claim
 
 __all__ = ["Back", "BackendJoin", "Joiner"]
 
@@ -69,16 +70,24 @@ class Back:
 
     :param session: whose it is; None once nobody is interested in more than its end.
     :param connection: where it leads to.
+    :param serializer: what is spoken on it.
+    :param claim: which session the data plane was told that it is for.
+
+    :ivar back_sid: the router's ID of the session; 0 until it has said WELCOME.
     """
 
-    __slots__ = ("conn", "connection", "is_joined", "plane", "session", "token")
+    __slots__ = ("_claim", "back_sid", "conn", "connection", "plane", "serializer", "session", "token")
 
-    def __init__(self, plane: Plane, session: Joiner, connection: ProxyConnection) -> None:
+    def __init__(
+        self, plane: Plane, session: Joiner, connection: ProxyConnection, serializer: int, claim: Claim
+    ) -> None:
         self.plane = plane
         self.session: Joiner | None = session
         self.connection = connection
+        self.serializer = serializer
         self.conn = 0
-        self.is_joined = False
+        self.back_sid = 0
+        self._claim: Claim | None = claim
         self.token = plane.add_owner(self)
 
     def on_event(self, kind: int, conn: int, arg: int, data: bytes) -> None:
@@ -87,8 +96,10 @@ class Back:
         is_last = kind == EV_CLOSED
         if is_last:
             self.plane.drop_owner(self.token)
-            if self.is_joined:
+            if self.back_sid:
                 self.connection.live -= 1
+            if self._claim is not None:
+                self._claim.unanswered()
         if self.session is not None:
             self.session.on_back(self, kind, arg, data)
         if is_last:
@@ -100,9 +111,10 @@ class Back:
         if session is not None:
             session.back_crashed(self)
 
-    def has_joined(self) -> None:
-        """The router said WELCOME."""
-        self.is_joined = True
+    def has_joined(self, back_sid: int) -> None:
+        """The router said WELCOME and gave the session this ID."""
+        self.back_sid = back_sid
+        self._claim = None
         self.connection.live += 1
         self.connection.joined += 1
 
@@ -121,26 +133,35 @@ class Back:
 class BackendJoin:
     """One attempt after the other, until a router says WELCOME or ABORT or there is none left to try.
 
+    A connection is tried with the client's own serializer first and then, if the router refuses that, with those that
+    can be translated; each at the address where the last one was refused, and on.
+
     :param session: the client session; told by ``joined()`` or ``refused()``, once, unless cancel() comes first.
     :param candidates: connections in the order of the route.
     :param details: HELLO.Details of the client.
     :param accept: who the client is.
     :param transport: the client's transport details.
     :param identity: the proxy's own authid, and the hex of its public key or None.
+    :param claim: realm and session ID, for the data plane.
     """
 
     __slots__ = (
+        "_address",
         "_addresses",
         "_candidates",
+        "_claim",
         "_details",
         "_failures",
         "_hellos",
         "_identity",
         "_key",
         "_lookup",
+        "_others",
         "_plane",
+        "_serializer",
         "_session",
         "_transport",
+        "_ways",
         "accept",
         "back",
     )
@@ -154,6 +175,7 @@ class BackendJoin:
         accept: Accept,
         transport: dict[str, Any],
         identity: tuple[str, str | None],
+        claim: Claim,
     ) -> None:
         self._plane = plane
         self._session = session
@@ -161,13 +183,19 @@ class BackendJoin:
         self.accept = accept
         self._transport = transport
         self._identity = identity
+        self._claim = claim
         if len(candidates) > 1:
             # Those that failed lately come last: they are tried before the client is refused, not before.
             candidates = sorted(candidates, key=lambda connection: connection.is_down(session.serializer))
         self._candidates: Iterator[ProxyConnection] = iter(candidates)
-        self._addresses: Iterator[bytes] = iter(())
-        self._hellos: dict[bool, bytes] = {}
+        self._addresses: Sequence[bytes] = ()
+        self._address = 0
+        self._ways: Iterator[int] = iter(())
+        self._serializer = 0
+        self._hellos: dict[tuple[bool, int], bytes] = {}
+        # What was tried: connection ID and what became of it; and whether anything but serializers was in the way.
         self._failures: list[tuple[str, str]] = []
+        self._others = False
         self._key = ""
         self._lookup: Deferred[list[bytes]] | None = None
         self.back: Back | None = None
@@ -188,8 +216,11 @@ class BackendJoin:
     # --- going on ---
 
     def _next_connection(self) -> None:
-        connection = next(self._candidates, None)
-        if connection is None:
+        for connection in self._candidates:
+            if connection.ways(self._session.serializer):
+                break
+            self._failures.append((connection.id, f"does not take {self._serializer_text(self._session.serializer)}"))
+        else:
             self._give_up()
             return
         lookup = connection.resolve()
@@ -200,52 +231,79 @@ class BackendJoin:
 
     def _resolved(self, addresses: list[bytes], connection: ProxyConnection) -> None:
         self._lookup = None
-        self._addresses = iter(addresses)
-        if not self._next_address(connection):
-            self._failed(connection, ANY, "has no address", "")
-            self._after_failure(connection)
+        if not addresses:
+            self._failed(connection, "has no address", "")
+            self._after_failure()
+            return
+        self._addresses = addresses
+        self._address = 0
+        self._ways = iter(connection.open_ways(self._session.serializer))
+        self._next_way(connection)
 
     def _unresolved(self, failure: Failure, connection: ProxyConnection) -> None:
         if self._lookup is None:
             return
         self._lookup = None
-        self._failed(connection, ANY, "cannot be resolved", failure.getErrorMessage())
+        self._failed(connection, "cannot be resolved", failure.getErrorMessage())
         self._next_connection()
 
     def _crashed(self, failure: Failure) -> None:
         log.error("error while joining a router\n%s", failure.getTraceback())
         self._refuse(abort("wamp.error.runtime_error", "internal error of the proxy"))
 
+    def _next_way(self, connection: ProxyConnection) -> None:
+        """Dial with the next serializer, or go on to the next connection."""
+        for serializer in self._ways:
+            try:
+                self._hello(connection, serializer)
+            except MessageError as error:
+                self._fell_through(connection, f"cannot be told HELLO: {error}")
+                continue
+            self._serializer = serializer
+            self._dial(connection)
+            return
+        self._after_failure()
+
     def _next_address(self, connection: ProxyConnection) -> bool:
         """Dial the next address of the connection; False when there is none."""
-        sockaddr = next(self._addresses, None)
-        if sockaddr is None:
+        self._address += 1
+        if self._address >= len(self._addresses):
             return False
-        session = self._session
+        self._dial(connection)
+        return True
+
+    def _dial(self, connection: ProxyConnection) -> None:
+        session, serializer = self._session, self._serializer
         request = b""
         if connection.target is not None:
             target = connection.target
             request, self._key = build_request(
-                target.host, target.port, target.resource, [SUBPROTOCOL_NAMES[session.serializer]], connection.headers
+                target.host, target.port, target.resource, [SUBPROTOCOL_NAMES[serializer]], connection.headers
             )
-        hello = self._hello(connection)
+        hello = self._hello(connection, serializer)
         # Only now: an owner that is never dialled would never be dropped.
-        back = self.back = Back(self._plane, session, connection)
+        back = self.back = Back(self._plane, session, connection, serializer, self._claim)
         self._plane.dial(
             session.conn,
             back.token,
             connection.params,
-            session.serializer,
-            sockaddr,
+            serializer,
+            self._addresses[self._address],
             request,
             hello,
             connection.dial_ms,
             connection.join_ms,
+            self._claim.realm,
+            self._claim.front_sid,
         )
-        return True
 
-    def _hello(self, connection: ProxyConnection) -> bytes:
-        hello = self._hellos.get(connection.asserts_identity)
+    def _hello(self, connection: ProxyConnection, serializer: int) -> bytes:
+        """HELLO for a router.
+
+        :raises MessageError: the serializer cannot express it.
+        """
+        key = connection.asserts_identity, serializer
+        hello = self._hellos.get(key)
         if hello is None:
             node_id, public_key = self._identity
             message = backend_hello(
@@ -255,8 +313,9 @@ class BackendJoin:
                 asserts_identity=connection.asserts_identity,
                 node_id=node_id,
                 public_key=public_key,
+                to_back=self._claim.ids.to_back,
             )
-            hello = self._hellos[connection.asserts_identity] = encode(self._session.serializer, message)
+            hello = self._hellos[key] = encode(serializer, message)
         return hello
 
     # --- what the router says ---
@@ -275,29 +334,27 @@ class BackendJoin:
             self._broken(back, "is in a state that it cannot be in")
 
     def _on_head(self, back: Back, data: bytes) -> None:
-        subprotocol = SUBPROTOCOL_NAMES[self._session.serializer]
+        subprotocol = SUBPROTOCOL_NAMES[back.serializer]
         try:
             check_response(data[1:], self._key, [subprotocol])
         except HandshakeError as error:
-            connection = back.connection
-            text = f"refused the WebSocket handshake for subprotocol {subprotocol}: {error}"
-            self._failed(connection, self._session.serializer, text, "")
             back.session = None
             self._plane.abort(back.conn)
-            self._after_failure(connection)
+            self._refused(back, f"refused the WebSocket handshake for subprotocol {subprotocol}: {error}")
             return
-        self._plane.upgrade(back.conn, b"", self._session.serializer)
+        self._plane.upgrade(back.conn, b"", back.serializer)
 
     def _on_message(self, back: Back, code: int, data: bytes) -> None:
         try:
-            message = decode(self._session.serializer, data, trusted=True)
+            message = decode(back.serializer, data, trusted=True)
             if message[0] == MessageType.WELCOME:
                 welcome = check_welcome(message)
             elif message[0] == MessageType.ABORT:
-                self._aborted(back, check_abort(message).reason, data)
+                reason = check_abort(message).reason
+                self._aborted(back, reason, leave_taking(back.serializer, self._session.serializer, data, message))
                 return
             elif message[0] == MessageType.CHALLENGE:
-                back.leave(encode(self._session.serializer, abort("wamp.error.cannot_authenticate")))
+                back.leave(encode(back.serializer, abort("wamp.error.cannot_authenticate")))
                 text = f"the router asked the proxy to authenticate (connection {back.connection.id})"
                 log.warning("connection %s: the router asked the proxy to authenticate", back.connection.id)
                 self._refuse(abort("wamp.error.authentication_failed", text))
@@ -308,8 +365,8 @@ class BackendJoin:
         except MessageError as error:
             self._broken(back, f"answered HELLO with something else: {error}")
             return
-        back.has_joined()
-        back.connection.mark_up(self._session.serializer)
+        back.has_joined(welcome.session_id)
+        back.connection.mark_up(back.serializer)
         self.back = None
         self._session.joined(back, welcome)
 
@@ -321,10 +378,10 @@ class BackendJoin:
 
     def _broken(self, back: Back, text: str) -> None:
         """The router does not keep to the protocol."""
-        back.leave(encode(self._session.serializer, abort("wamp.error.protocol_violation")))
+        back.leave(encode(back.serializer, abort("wamp.error.protocol_violation")))
         log.warning("connection %s: the router %s", back.connection.id, text)
-        self._failures.append((back.connection.id, text))
-        self._after_failure(back.connection)
+        self._fell_through(back.connection, text)
+        self._after_failure()
 
     def _on_closed(self, back: Back, arg: int, data: bytes) -> None:
         if arg & 0xFF == CLOSED_FRONT_GONE:
@@ -332,59 +389,76 @@ class BackendJoin:
             return
         connection = back.connection
         reason, number = arg & 0xFF, arg >> 8 & 0xFFFF
-        serializer = self._session.serializer
-        name = SERIALIZER_NAMES[serializer]
-        if reason == CLOSED_REFUSED and number == RAWSOCKET_SERIALIZER:
-            self._failed(connection, serializer, f"does not take the client's serializer {name}", "")
-        elif reason == CLOSED_REFUSED and number >= HANDSHAKE_DROPPED:
-            text = f"broke off the transport handshake, maybe because of the client's serializer {name}"
-            self._failed(connection, serializer, text, "")
-        elif reason == CLOSED_REFUSED and number in OUT_OF_DESCRIPTORS:
+        if reason == CLOSED_REFUSED and number >= HANDSHAKE_DROPPED:
+            name = self._serializer_text(back.serializer)
+            if number == RAWSOCKET_SERIALIZER:
+                self._refused(back, f"does not take {name}")
+            else:
+                self._refused(back, f"broke off the transport handshake, maybe because of {name}")
+            return
+        if reason == CLOSED_REFUSED and number in OUT_OF_DESCRIPTORS:
             log.error("connection %s cannot be dialled: the proxy is out of file descriptors", connection.id)
-            self._failures.append((connection.id, "cannot be dialled, the proxy is out of file descriptors"))
+            self._fell_through(connection, "cannot be dialled, the proxy is out of file descriptors")
         elif reason == CLOSED_TOO_BIG:
-            self._failures.append((connection.id, "does not take a HELLO of this size, or sent too long an answer"))
+            self._fell_through(connection, "does not take a HELLO of this size, or sent too long an answer")
         elif reason == CLOSED_NOMEM:
-            self._failures.append((connection.id, "cannot be dialled, the proxy is out of memory"))
+            self._fell_through(connection, "cannot be dialled, the proxy is out of memory")
         elif reason in (CLOSED_REFUSED, CLOSED_DEADLINE):
             if self._next_address(connection):
                 return
             text = "cannot be reached" if reason == CLOSED_REFUSED else "did not answer in time"
-            self._failed(connection, ANY, text, closed_text(arg))
+            self._failed(connection, text, closed_text(arg))
         else:
             # It was there and spoke our protocol. What ended it may be this one client's HELLO, so nobody else suffers.
             detail = data[:_CLOSE_REASON_LENGTH].decode("utf-8", "replace")
-            self._failures.append((connection.id, "closed the connection instead of answering HELLO"))
+            self._fell_through(connection, "closed the connection instead of answering HELLO")
             log.warning(
                 "connection %s: the router closed instead of answering HELLO (%s) %r",
                 connection.id,
                 closed_text(arg),
                 detail,
             )
-        self._after_failure(connection)
+        self._after_failure()
 
     # --- failing ---
 
-    def _failed(self, connection: ProxyConnection, serializer: int, text: str, detail: str) -> None:
-        if not connection.is_down(serializer):
-            # Once per pause, not once per login.
-            log.warning("connection %s %s%s", connection.id, text, f" ({detail})" if detail else "")
-        connection.mark_down(serializer)
-        self._failures.append((connection.id, text))
+    def _serializer_text(self, serializer: int) -> str:
+        own = "the client's " if serializer == self._session.serializer else ""
+        return f"{own}serializer {SERIALIZER_NAMES[serializer]}"
 
-    def _after_failure(self, connection: ProxyConnection) -> None:
+    def _refused(self, back: Back, text: str) -> None:
+        """The router does not take this serializer, as far as one can tell: another one, or another router."""
+        connection = back.connection
         self.back = None
-        self._addresses = iter(())
+        self._failures.append((connection.id, text))
+        if connection.mark_down(back.serializer):
+            log.warning("connection %s %s", connection.id, text)
+        self._next_way(connection)
+
+    def _failed(self, connection: ProxyConnection, text: str, detail: str) -> None:
+        """The connection does not work, for anybody."""
+        if connection.mark_down(ANY):
+            log.warning("connection %s %s%s", connection.id, text, f" ({detail})" if detail else "")
+        self._fell_through(connection, text)
+
+    def _fell_through(self, connection: ProxyConnection, text: str) -> None:
+        self._failures.append((connection.id, text))
+        self._others = True
+
+    def _after_failure(self) -> None:
+        self.back = None
         self._next_connection()
 
     def _give_up(self) -> None:
         accept = self.accept
         where = f'realm "{accept.realm}" and role "{accept.authrole}"'
-        if self._failures:
-            tried = "; ".join(f'connection "{name}" {text}' for name, text in self._failures)
+        tried = "; ".join(f'connection "{name}" {text}' for name, text in self._failures)
+        if not self._failures:
+            message = f"no router for {where}: none of the route's connections is started"
+        elif self._others:
             message = f"no router for {where} could be joined: {tried}"
         else:
-            message = f"no router for {where}: none of the route's connections is started"
+            message = f"no router for {where} takes {self._serializer_text(self._session.serializer)}: {tried}"
         self._refuse(abort("wamp.error.network_failure", message))
 
     def _refuse(self, message: list[Any]) -> None:

@@ -9,7 +9,9 @@ from twisted.internet.defer import Deferred, succeed
 from proxy.addresses import Address, Resolver
 from proxy.config import BackendUnix, ConnectionConfig
 from proxy.lifecycle import Lifecycle, State
+from proxy.messages import SER_CBOR, SER_JSON, SER_MSGPACK, SERIALIZERS
 from proxy.plane import CODEC_RS, CODEC_WS, Plane, pack_address
+from proxy.refusals import Tally
 
 __all__ = ["ANY", "ProxyConnection"]
 
@@ -24,6 +26,9 @@ _jitter = random.Random()  # noqa: S311 - nobody gains by guessing it
 # Key of a pause that concerns every serializer.
 ANY: Final = 0
 
+# The serializers that the data plane translates between, the one that costs a router least first.
+TRANSLATED: Final = (SER_CBOR, SER_JSON, SER_MSGPACK)
+
 
 class ProxyConnection(Lifecycle):
     """One item of ``connections``.
@@ -36,13 +41,17 @@ class ProxyConnection(Lifecycle):
     :ivar asserts_identity: the router is told who the client is (anonymous-proxy); else only that a proxy joins.
     :ivar target: host, port and path for the WebSocket upgrade request; None for RawSocket.
     :ivar live: sessions that are joined; ``joined``: sessions joined ever; ``failures``: attempts that failed.
+    :ivar refused: messages of this router that could not be passed on to their client.
     """
 
     __slots__ = (
         "_clock",
         "_fixed",
         "_pauses",
+        "_preferred",
         "_resolver",
+        "_taken",
+        "_ways",
         "asserts_identity",
         "config",
         "dial_ms",
@@ -56,6 +65,7 @@ class ProxyConnection(Lifecycle):
         "live",
         "model",
         "params",
+        "refused",
         "since",
         "target",
         "until",
@@ -79,8 +89,12 @@ class ProxyConnection(Lifecycle):
         self.live = 0
         self.joined = 0
         self.failures = 0
+        self.refused = Tally(f"connection {connection_id}", clock)
         self.since: int | None = None
         self.until: int | None = None
+        self._taken = None if transport.serializers is None else _numbers(*transport.serializers)
+        self._preferred = _numbers(*(name for name in (transport.serializer,) if name is not None))
+        self._ways: dict[int, tuple[int, ...]] = {}
         self._pauses: dict[int, _Pause] = {}
         self._clock = clock
         self._fixed: list[bytes] | None = None
@@ -123,31 +137,71 @@ class ProxyConnection(Lifecycle):
         assert self._resolver is not None, "resolve() before start()"
         return self._resolver.resolve(self.model.transport.endpoint).addCallback(_pack_all)
 
+    # --- serializers ---
+
+    def ways(self, serializer: int) -> tuple[int, ...]:
+        """The serializers to join this router with for a client, the best one first; none: it cannot be joined for it.
+
+        The client's own comes first, so that nothing needs to be translated. The others are those that the
+        configuration names, or else all that can be translated; nothing translates to or from UBJSON and FlatBuffers.
+
+        :param serializer: the client's.
+        """
+        ways = self._ways.get(serializer)
+        if ways is None:
+            known = TRANSLATED if self._taken is None else self._taken
+            others = [way for way in (*self._preferred, *known) if way in TRANSLATED and way in known]
+            own = [serializer] if self._taken is None or serializer in self._taken else []
+            both = (*own, *others) if serializer in TRANSLATED else own
+            ways = self._ways[serializer] = tuple(dict.fromkeys(both))
+        return ways
+
+    def open_ways(self, serializer: int) -> tuple[int, ...]:
+        """Those of :meth:`ways` that did not fail lately; all of them if all did."""
+        ways = self.ways(serializer)
+        if not self._pauses:
+            return ways
+        now = self._clock.seconds()
+        return tuple(way for way in ways if not self._is_paused(way, now)) or ways
+
     # --- health ---
 
     def is_down(self, serializer: int) -> bool:
-        """Whether it failed lately, for everybody or for this serializer, and is left alone for now."""
-        if not self._pauses:
-            return False
-        now = self._clock.seconds()
-        return any(pause.until > now for key in (ANY, serializer) if (pause := self._pauses.get(key)) is not None)
+        """Whether it is left alone for now: it failed lately, for everybody or in every way that is left for a client.
 
-    def mark_down(self, serializer: int = ANY) -> None:
+        :param serializer: the client's.
+        """
+        ways = self.ways(serializer)
+        if not self._pauses or not ways:
+            return not ways
+        now = self._clock.seconds()
+        return self._is_paused(ANY, now) or all(self._is_paused(way, now) for way in ways)
+
+    def _is_paused(self, key: int, now: float) -> bool:
+        pause = self._pauses.get(key)
+        return pause is not None and pause.until > now
+
+    def mark_down(self, serializer: int = ANY) -> bool:
         """A login failed here: leave it alone for a while, longer each time.
 
         Logins that were under way together fail together; they count as one failure.
 
         :param serializer: the one that it seems to refuse; :data:`ANY` when it cannot be reached at all.
+        :returns: whether that is worth a line in the log: once for each pause, but of a serializer that is refused
+            only the first time, which is how it will stay.
         """
         self.failures += 1
         now = self._clock.seconds()
+        is_first = serializer not in self._pauses
         pause = self._pauses.setdefault(serializer, _Pause())
-        if pause.until <= now:
-            pause.seconds = min(PAUSE_LIMIT, pause.seconds * 2 or PAUSE_FIRST)
-            pause.until = now + pause.seconds * _jitter.uniform(1 - PAUSE_JITTER, 1 + PAUSE_JITTER)
+        if pause.until > now:
+            return False
+        pause.seconds = min(PAUSE_LIMIT, pause.seconds * 2 or PAUSE_FIRST)
+        pause.until = now + pause.seconds * _jitter.uniform(1 - PAUSE_JITTER, 1 + PAUSE_JITTER)
+        return is_first or serializer == ANY
 
     def mark_up(self, serializer: int) -> None:
-        """A login with this serializer succeeded."""
+        """A login with this serializer, spoken to the router, succeeded."""
         if self._pauses:
             self._pauses.pop(ANY, None)
             self._pauses.pop(serializer, None)
@@ -161,6 +215,12 @@ class _Pause:
     def __init__(self) -> None:
         self.until = 0.0
         self.seconds = 0.0
+
+
+def _numbers(*names: str) -> tuple[int, ...]:
+    """Serializers by the names of the configuration. To a router no batches are sent: ``json.batched`` is ``json``."""
+    bare = (name.removesuffix(".batched") for name in names)
+    return tuple(SERIALIZERS[name] for name in bare if name in SERIALIZERS)
 
 
 def _literal(config: ConnectionConfig) -> list[bytes] | None:
@@ -186,6 +246,7 @@ def _params(kind: int, config: ConnectionConfig) -> dict[str, Any]:
         "kind": kind,
         "client": True,
         "max_message": options.max_message_size,
+        "max_out": config.limits.max_message_out,
         "close_ms": config.timeouts.goodbye,
         "nodelay": tcp and options.tcp_nodelay,
         "keepalive": tcp,

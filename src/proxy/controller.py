@@ -20,6 +20,7 @@ from proxy.errors import AlreadyRunning, InvalidConfiguration, NoSuchObject
 from proxy.lifecycle import State
 from proxy.plane import Plane
 from proxy.routes import ProxyRoute, RouteTable
+from proxy.session_ids import SessionIds
 from proxy.sessions import FrontSession
 from proxy.transports import ProxyTransport
 
@@ -56,6 +57,7 @@ class ProxyController:
             "x_cb_proxy_worker": worker_id,
             "x_cb_proxy_pid": os.getpid(),
         }
+        self.session_ids = SessionIds(plane)
         self.routes = RouteTable()
         self.connections: dict[str, ProxyConnection] = {}
         self.transports: dict[str, ProxyTransport] = {}

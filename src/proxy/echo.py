@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.handshake import HttpError, accept, parse_request
+from proxy.handshake import HttpError, parse_request
 from proxy.plane import EV_CLOSED, EV_HEAD, EV_VIOLATION
 from proxy.sessions import head_error
 
@@ -41,14 +41,12 @@ class EchoSession:
             self.plane.abort(self.conn)
 
     def _on_head(self, head: bytes) -> None:
-        policy = self.transport.policy
-        assert policy is not None, "a testee is a WebSocket transport"
         try:
-            accepted = accept(parse_request(head), policy)
+            accepted = self.transport.accept(self.conn, parse_request(head))
         except HttpError as error:
             self.plane.reply(self.conn, error.to_bytes())
             return
-        self.plane.upgrade(self.conn, accepted.response, SER_NONE)
+        self.plane.upgrade(self.conn, accepted.response, SER_NONE, **accepted.keywords)
         self.plane.link_self(self.conn)
 
     def crashed(self) -> None:

@@ -5,14 +5,23 @@ router about the client is not sent back to the client.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from proxy.auth import Accept
-from proxy.messages import SERIALIZER_NAMES, SUBPROTOCOL_NAMES, MessageType, Welcome
+from proxy.messages import (
+    SERIALIZER_NAMES,
+    SUBPROTOCOL_NAMES,
+    MessageError,
+    MessageType,
+    Welcome,
+    abort,
+    encode,
+    goodbye,
+)
 from proxy.plane import CODEC_WS
 
-__all__ = ["AGENT", "backend_hello", "forwarded_headers", "front_welcome", "transport_details"]
+__all__ = ["AGENT", "backend_hello", "forwarded_headers", "front_welcome", "leave_taking", "transport_details"]
 
 AGENT: Final = "wamp-proxy"
 
@@ -43,12 +52,21 @@ def forwarded_headers(received: Mapping[str, str]) -> dict[str, str]:
     return {name: received[name][:HEADER_VALUE_MAX] for name in FORWARDED_HEADERS if name in received}
 
 
-def transport_details(kind: int, serializer: int, peer: str, headers: dict[str, str] | None) -> dict[str, Any]:
+def transport_details(
+    kind: int,
+    serializer: int,
+    peer: str,
+    headers: dict[str, str] | None,
+    subprotocol: str | None = None,
+    extension: str | None = None,
+) -> dict[str, Any]:
     """The client's transport as autobahn's TransportDetails marshals it, for the router's session details.
 
     :param kind: CODEC_WS or CODEC_RS.
     :param peer: as :func:`proxy.plane.peer_text` has it.
     :param headers: of :func:`forwarded_headers`; None for RawSocket.
+    :param subprotocol: of WebSocket; None: that of the serializer.
+    :param extension: the WebSocket extension in use, as the handshake named it; None: there is none.
     """
     is_websocket = kind == CODEC_WS
     return {
@@ -64,8 +82,8 @@ def transport_details(kind: int, serializer: int, peer: str, headers: dict[str, 
         "is_secure": False,
         "channel_id": {},
         "peer_cert": None,
-        "websocket_protocol": SUBPROTOCOL_NAMES[serializer] if is_websocket else None,
-        "websocket_extensions_in_use": [] if is_websocket else None,
+        "websocket_protocol": (subprotocol or SUBPROTOCOL_NAMES[serializer]) if is_websocket else None,
+        "websocket_extensions_in_use": ([extension] if extension else []) if is_websocket else None,
         "http_headers_received": headers,
         "http_headers_sent": None,
         "http_cbtid": None,
@@ -94,7 +112,7 @@ def _clean_roles(roles: dict[str, Any]) -> dict[str, Any]:
     return cleaned
 
 
-def _passed_on(details: dict[str, Any]) -> dict[str, Any]:
+def _passed_on(details: dict[str, Any], to_back: Callable[[int], int]) -> dict[str, Any]:
     """Other HELLO attributes of the client that go to the router: all that do not touch its identity.
 
     The session resumption attributes go along only when they are complete and of the right types.
@@ -108,7 +126,7 @@ def _passed_on(details: dict[str, Any]) -> dict[str, Any]:
         kept["resumable"] = details["resumable"]
     session_id, token = details.get("resume-session"), details.get("resume-token")
     if type(session_id) is int and type(token) is str:
-        kept["resume-session"] = session_id
+        kept["resume-session"] = to_back(session_id)
         kept["resume-token"] = token
     return kept
 
@@ -121,6 +139,7 @@ def backend_hello(
     asserts_identity: bool,
     node_id: str,
     public_key: str | None,
+    to_back: Callable[[int], int],
 ) -> list[Any]:
     """The HELLO that joins the router in the client's name.
 
@@ -130,8 +149,9 @@ def backend_hello(
     :param asserts_identity: join by ``anonymous-proxy`` instead of ``anonymous``.
     :param node_id: authid of the proxy itself.
     :param public_key: hex of the node's public key, None without one.
+    :param to_back: the router's ID of a session that the client names.
     """
-    hello = _passed_on(details)
+    hello = _passed_on(details, to_back)
     hello["roles"] = _clean_roles(details["roles"])
     hello["agent"] = details.get("agent") or AGENT
     hello["authmethods"] = ["anonymous-proxy" if asserts_identity else "anonymous"]
@@ -149,11 +169,26 @@ def backend_hello(
     return [int(MessageType.HELLO), accept.realm, hello]
 
 
-def front_welcome(welcome: Welcome, accept: Accept, asserts_identity: bool) -> dict[str, Any]:
+# Where routers repeat the session ID in WELCOME.Details and its authextra.
+_SID_KEYS: Final = ("session", "session_id")
+
+
+def _replace_sid(details: dict[str, Any], back_sid: int, front_sid: int) -> None:
+    for key in _SID_KEYS:
+        value = details.get(key)
+        if type(value) is int and value == back_sid:
+            details[key] = front_sid
+
+
+def front_welcome(
+    welcome: Welcome, accept: Accept, asserts_identity: bool, front_sid: int | None = None
+) -> dict[str, Any]:
     """WELCOME.Details for the client: the router's, but for how the client was authenticated.
 
     What the proxy told the router about the client, and the router told back, is not for the client: transport details
     with HTTP headers, and the ``proxy_*`` attributes.
+
+    :param front_sid: the session ID that the client is told; None: the router's.
     """
     details = welcome.details
     told = details.get("authextra")
@@ -164,6 +199,9 @@ def front_welcome(welcome: Welcome, accept: Accept, asserts_identity: bool) -> d
             for key, value in told.items()
             if key not in ("transport", "pubkey") and not (type(key) is str and key.startswith("proxy_"))
         )
+    if front_sid is not None:
+        _replace_sid(details, welcome.session_id, front_sid)
+        _replace_sid(authextra, welcome.session_id, front_sid)
     details["authextra"] = authextra
     details["authmethod"] = accept.authmethod
     details["authprovider"] = accept.authprovider
@@ -171,3 +209,22 @@ def front_welcome(welcome: Welcome, accept: Accept, asserts_identity: bool) -> d
         # Some routers leave out what they think is known.
         details.setdefault(key, getattr(accept, key))
     return details
+
+
+def leave_taking(source: int, target: int, octets: bytes, message: list[Any]) -> bytes:
+    """A GOODBYE or ABORT of one side, as the other side gets it.
+
+    It is passed on as it is. If the serializer of the other side is another one, and cannot express all that is in it,
+    the other side gets one of ours with the same reason.
+
+    :param source: serializer of ``octets``.
+    :param target: serializer of the other side.
+    :param message: the same, decoded and checked.
+    """
+    if source == target:
+        return octets
+    try:
+        return encode(target, message)
+    except MessageError as error:
+        make = abort if message[0] == MessageType.ABORT else goodbye
+        return encode(target, make(message[2], f"the original details are left out: {error}"))

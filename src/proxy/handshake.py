@@ -8,17 +8,19 @@ import base64
 import hashlib
 import re
 import secrets
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import h11
 
 from proxy import origins, statuspage
-from proxy.messages import SERIALIZERS, SUBPROTOCOL_NAMES, SUBPROTOCOLS, shorten
+from proxy.compression import Agreement, Settings, negotiate
+from proxy.messages import SERIALIZERS, shorten
 
 __all__ = [
     "Accepted",
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 WEBSOCKET_VERSION: Final = "13"
+_SUBPROTOCOL: Final = "wamp.2."  # what the serializer's name follows
+_BATCHED: Final = ".batched"
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _KEY_LENGTH: Final = 24  # 16 octets in base64
 _PORT_MAX: Final = 65535
@@ -132,7 +136,7 @@ class Policy:
     """What a WebSocket transport lets in.
 
     :ivar path: path of the endpoint (``/ws``; one trailing slash more is the same); None: any.
-    :ivar serializers: names of the serializers to offer.
+    :ivar serializers: names of the serializers to offer; ``.batched`` behind one: its batched subprotocol.
     :ivar allowed_origins: patterns, see :func:`proxy.origins.is_allowed`.
     :ivar allow_null_origin: take ``Origin: null`` and ``file://`` (pages without a place, local files).
     :ivar enable_webstatus: answer a plain GET with a page for people instead of 426.
@@ -140,6 +144,7 @@ class Policy:
     :ivar show_server_version: whether the Server header and the page tell the version.
     :ivar external_port: the port that clients must name in Host if they name one; None: any.
     :ivar server_text: product and version for the Server header, ``product/version``.
+    :ivar compression: what to negotiate of permessage-deflate; None: nothing.
     """
 
     path: str | None = None
@@ -151,6 +156,7 @@ class Policy:
     show_server_version: bool = False
     external_port: int | None = None
     server_text: str = "wamp-proxy"
+    compression: Settings | None = None
     server: str = field(init=False)
     subprotocols: tuple[str, ...] = field(init=False)
 
@@ -159,9 +165,7 @@ class Policy:
         if not re.fullmatch(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*", server):
             raise ValueError(f"server_text must be printable ASCII, got {server!r}")
         object.__setattr__(self, "server", server)
-        object.__setattr__(
-            self, "subprotocols", tuple(SUBPROTOCOL_NAMES[SERIALIZERS[name]] for name in self.serializers)
-        )
+        object.__setattr__(self, "subprotocols", tuple(_SUBPROTOCOL + name for name in self.serializers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +175,21 @@ class Accepted:
     :ivar response: the 101 head, complete.
     :ivar serializer: number of the serializer.
     :ivar subprotocol: its WebSocket subprotocol, assumed if the client offered none.
+    :ivar is_batched: a WebSocket message holds several WAMP messages.
+    :ivar compression: what was agreed of permessage-deflate; None: nothing.
     """
 
     response: bytes
     serializer: int
     subprotocol: str
+    is_batched: bool = False
+    compression: Agreement | None = None
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """Keywords of the data plane's ``upgrade()``: what differs from plain messages."""
+        keywords: dict[str, Any] = {"batched": True} if self.is_batched else {}
+        return keywords if self.compression is None else keywords | self.compression.keywords
 
 
 def parse_request(head: bytes) -> Request:
@@ -207,18 +221,19 @@ def parse_request(head: bytes) -> Request:
     )
 
 
-def accept(request: Request, policy: Policy) -> Accepted:
-    """Answer an upgrade request (RFC 6455 section 4.2). Extensions are not negotiated.
+def accept(request: Request, policy: Policy, memory: int = sys.maxsize) -> Accepted:
+    """Answer an upgrade request (RFC 6455 section 4.2).
 
     :param request: as parsed.
     :param policy: of the transport.
+    :param memory: octets that are left for compression.
     :raises HttpError: 400, 403, 404, 405, 426, or 200 with the status page.
     """
     try:
         _check_target(request, policy)
         _check_upgrade(request, policy)
         _check_origin(request, policy)
-        return _switch_protocols(request, policy)
+        return _switch_protocols(request, policy, memory)
     except HttpError as error:
         error.headers.insert(0, ("Server", policy.server))
         error.is_head_only = request.method == "HEAD"
@@ -350,19 +365,32 @@ def _check_origin(request: Request, policy: Policy) -> None:
         raise HttpError(403, f"the origin {shorten(request.origin)} is not allowed")
 
 
-def _switch_protocols(request: Request, policy: Policy) -> Accepted:
+def _switch_protocols(request: Request, policy: Policy, memory: int) -> Accepted:
     offered = request.protocols
     chosen = next((name for name in offered if name in policy.subprotocols), None)
-    if chosen is None:
-        assumed = SUBPROTOCOL_NAMES[SERIALIZERS["json"]]
-        if offered or policy.require_subprotocol or assumed not in policy.subprotocols:
+    subprotocol = chosen
+    if subprotocol is None:
+        subprotocol = _SUBPROTOCOL + "json"
+        if offered or policy.require_subprotocol or subprotocol not in policy.subprotocols:
             raise HttpError(400, f"no acceptable WebSocket subprotocol, possible are {', '.join(policy.subprotocols)}")
-        return Accepted(_response(request.key, policy.server, None), SUBPROTOCOLS[assumed], assumed)
-    return Accepted(_response(request.key, policy.server, chosen), SUBPROTOCOLS[chosen], chosen)
+    agreed = None
+    if policy.compression is not None:
+        header = request.headers.get("sec-websocket-extensions", "")
+        agreed = negotiate(header, policy.compression, memory)
+    serializer = subprotocol.removeprefix(_SUBPROTOCOL).removesuffix(_BATCHED)
+    return Accepted(
+        response=_response(request.key, policy.server, chosen, agreed),
+        serializer=SERIALIZERS[serializer],
+        subprotocol=subprotocol,
+        is_batched=subprotocol.endswith(_BATCHED),
+        compression=agreed,
+    )
 
 
-def _response(key: str, server: str, subprotocol: str | None) -> bytes:
+def _response(key: str, server: str, subprotocol: str | None, agreed: Agreement | None) -> bytes:
     selected = "" if subprotocol is None else f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+    if agreed is not None:
+        selected += f"Sec-WebSocket-Extensions: {agreed.response}\r\n"
     return (
         "HTTP/1.1 101 Switching Protocols\r\n"
         f"Server: {server}\r\n"

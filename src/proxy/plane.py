@@ -34,12 +34,15 @@ from proxy._relay import (
     EV_LISTEN,
     EV_MESSAGE,
     EV_OPEN,
+    EV_REFUSED,
     EV_VIOLATION,
     HANDSHAKE_DROPPED,
     LISTEN_CLOSED,
     LISTEN_FULL,
     LISTEN_PAUSED,
     LISTEN_RESUMED,
+    NOTE_DEAD_CALL,
+    NOTE_DEAD_INVOCATION,
     ST_AMBIGUOUS,
     ST_DEADLINE,
     ST_DEPTH,
@@ -48,6 +51,7 @@ from proxy._relay import (
     ST_TOO_BIG,
     ST_TRAILING,
     ST_TRUNCATED,
+    ST_UNTRANSLATABLE,
     unpack_sockaddr,
 )
 from proxy.addresses import Address
@@ -72,14 +76,18 @@ __all__ = [
     "EV_LISTEN",
     "EV_MESSAGE",
     "EV_OPEN",
+    "EV_REFUSED",
     "EV_VIOLATION",
     "HANDSHAKE_DROPPED",
     "LISTEN_CLOSED",
     "LISTEN_FULL",
     "LISTEN_PAUSED",
     "LISTEN_RESUMED",
+    "NOTE_DEAD_CALL",
+    "NOTE_DEAD_INVOCATION",
     "ST_DEADLINE",
     "ST_TOO_BIG",
+    "ST_UNTRANSLATABLE",
     "THREADS_MAX",
     "DataPlane",
     "Owner",
@@ -176,7 +184,7 @@ class Plane(Protocol):
     def is_idle(self) -> bool: ...
 
     @property
-    def upgrade(self) -> Callable[[int, bytes, int], None]: ...
+    def upgrade(self) -> Callable[..., None]: ...
     @property
     def reply(self) -> Callable[[int, bytes], None]: ...
     @property
@@ -184,7 +192,7 @@ class Plane(Protocol):
     @property
     def next(self) -> Callable[..., None]: ...
     @property
-    def dial(self) -> Callable[[int, int, int, int, bytes, bytes, bytes, int, int], None]: ...
+    def dial(self) -> Callable[[int, int, int, int, bytes, bytes, bytes, int, int, int, int], None]: ...
     @property
     def undial(self) -> Callable[[int], None]: ...
     @property
@@ -193,6 +201,10 @@ class Plane(Protocol):
     def link_self(self) -> Callable[[int], None]: ...
     @property
     def unlink(self) -> Callable[[int], None]: ...
+    @property
+    def swallow(self) -> Callable[[int, int, int], None]: ...
+    @property
+    def release_sid(self) -> Callable[[int, int], None]: ...
     @property
     def close(self) -> Callable[..., None]: ...
     @property
@@ -206,6 +218,7 @@ class Plane(Protocol):
     """Called when the last owner has been dropped."""
 
     def add_params(self, **options: Any) -> int: ...
+    def add_realm(self, name: str) -> int: ...
 
 
 @implementer(IReadDescriptor)
@@ -224,6 +237,7 @@ class DataPlane:
         self._owners: dict[int, Owner] = {}
         self._numbers = itertools.count(1)
         self._params: dict[tuple[tuple[str, Any], ...], int] = {}
+        self._realms: dict[str, int] = {}
         self._threads: list[threading.Thread] = []
         self._stopped = False
         self.is_broken = False
@@ -239,6 +253,8 @@ class DataPlane:
         self.link = relay.link
         self.link_self = relay.link_self
         self.unlink = relay.unlink
+        self.swallow = relay.swallow
+        self.release_sid = relay.release_sid
         self.close = relay.close
         self.abort = relay.abort
         self.listen = relay.listen
@@ -311,6 +327,19 @@ class DataPlane:
         number = self._params.get(key)
         if number is None:
             number = self._params[key] = self._relay.add_params(**options)
+        return number
+
+    def add_realm(self, name: str) -> int:
+        """The number under which the data plane knows a realm's session IDs: one for each name, for good.
+
+        All connections that the routes of a realm name serve that one realm, and a session may come by any of them, so
+        that a number for each connection would part sessions that see each other.
+
+        :raises RuntimeError: there are as many realms as the data plane can have.
+        """
+        number = self._realms.get(name)
+        if number is None:
+            number = self._realms[name] = self._relay.add_realm()
         return number
 
     # --- IReadDescriptor ---

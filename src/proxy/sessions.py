@@ -7,14 +7,13 @@ FrontSession name: HELLO, WELCOME and all that belongs to the login are gone onc
 import logging
 import sys
 from collections.abc import Callable
-from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.auth import Deny, authenticate
 from proxy.backend import Back, BackendJoin
-from proxy.forwarding import forwarded_headers, front_welcome, transport_details
-from proxy.handshake import HttpError, accept, head_too_large, parse_request
+from proxy.forwarding import forwarded_headers, front_welcome, leave_taking, transport_details
+from proxy.handshake import HttpError, head_too_large, parse_request
 from proxy.messages import (
     MessageError,
     MessageType,
@@ -34,6 +33,7 @@ from proxy.plane import (
     EV_HEAD,
     EV_MESSAGE,
     EV_OPEN,
+    EV_REFUSED,
     EV_VIOLATION,
     ST_DEADLINE,
     ST_TOO_BIG,
@@ -41,7 +41,17 @@ from proxy.plane import (
     peer_text,
     violation_text,
 )
+from proxy.refusals import INVALID_PAYLOAD, PAYLOAD_SIZE_EXCEEDED, fail_request
 from proxy.routes import NoSuchRealm, NoSuchRole
+from proxy.session_ids import Claim
+from proxy.session_states import (
+    CODE_GOING_AWAY,
+    CODE_NORMAL,
+    CODE_PROTOCOL_ERROR,
+    CODE_SERVICE_RESTART,
+    CODE_TOO_BIG,
+    State,
+)
 
 if TYPE_CHECKING:
     from proxy.transports import ProxyTransport
@@ -50,40 +60,11 @@ __all__ = ["FrontSession", "State", "head_error"]
 
 log = logging.getLogger(__name__)
 
-# WebSocket close codes (RFC 6455 7.4.1 and the IANA registry).
-CODE_NORMAL: Final = 1000
-CODE_GOING_AWAY: Final = 1001
-CODE_PROTOCOL_ERROR: Final = 1002
-CODE_TOO_BIG: Final = 1009
-CODE_SERVICE_RESTART: Final = 1012
-
 PROTOCOL_VIOLATION: Final = "wamp.error.protocol_violation"
-PAYLOAD_SIZE_EXCEEDED: Final = "wamp.error.payload_size_exceeded"
 GOODBYE_AND_OUT: Final = "wamp.close.goodbye_and_out"
 SYSTEM_SHUTDOWN: Final = "wamp.close.system_shutdown"
 # What clients take for an accident, after which they come again; "wamp.close.normal" would make them stay away.
 TRANSPORT_LOST: Final = "wamp.close.transport_lost"
-
-
-class State(IntEnum):
-    """Where a client's connection stands."""
-
-    HANDSHAKE = 1
-    """Transport handshake."""
-    OPEN = 2
-    """No session; HELLO is awaited."""
-    JOINING = 3
-    """A router is being joined; nothing is read from the client."""
-    ESTABLISHED = 4
-    """Linked to the router."""
-    LEAVING = 5
-    """The client said GOODBYE, the router has not answered yet."""
-    DISMISSED = 6
-    """GOODBYE went to the client, its answer is awaited."""
-    CLOSING = 7
-    """The transport is being closed."""
-    CLOSED = 8
-    """It is gone."""
 
 
 @lru_cache(maxsize=64)
@@ -106,6 +87,8 @@ class FrontSession:
 
     :param transport: the listening transport that it came through.
     :param conn: its number in the data plane.
+
+    :ivar front_sid: the session ID that the client was told, or will be; 0: it has none, or the router chooses it.
     """
 
     __slots__ = (
@@ -113,14 +96,16 @@ class FrontSession:
         "back",
         "conn",
         "deadline",
+        "extension",
+        "front_sid",
         "headers",
         "join",
         "peer",
         "plane",
         "realm",
         "serializer",
-        "session_id",
         "state",
+        "subprotocol",
         "timer",
         "transport",
     )
@@ -133,9 +118,11 @@ class FrontSession:
         self.serializer = 0
         self.peer = ""
         self.headers: dict[str, str] | None = None
+        self.subprotocol: str | None = None
+        self.extension: str | None = None
         self.join: BackendJoin | None = None
         self.back: Back | None = None
-        self.session_id = 0
+        self.front_sid = 0
         self.realm = ""
         self.authid = ""
         self.timer: Any = None  # IDelayedCall
@@ -179,18 +166,20 @@ class FrontSession:
     def _on_head(self, arg: int, data: bytes) -> None:
         start = 1 + data[0]
         self.peer = peer_text(data[1:start])
-        policy = self.transport.policy
-        assert policy is not None, "an HTTP head on a RawSocket transport"
         try:
             request = parse_request(data[start:])
-            accepted = accept(request, policy)
+            accepted = self.transport.accept(self.conn, request)
         except HttpError as error:
             self._reply(error)
             return
         self.headers = forwarded_headers(request.headers)
         self.serializer = accepted.serializer
+        # Both are known to the handshake, so there are few different ones and connections may share them.
+        self.subprotocol = sys.intern(accepted.subprotocol)
+        if accepted.compression is not None:
+            self.extension = sys.intern(accepted.compression.response)
         self.state = State.OPEN
-        self.plane.upgrade(self.conn, accepted.response, accepted.serializer)
+        self.plane.upgrade(self.conn, accepted.response, accepted.serializer, **accepted.keywords)
 
     def _on_bad_head(self, arg: int, data: bytes) -> None:
         self._reply(head_error(arg))
@@ -220,12 +209,17 @@ class FrontSession:
         except MessageError as error:
             self._violated(str(error))
             return
-        transport = transport_details(self.transport.kind, self.serializer, self.peer, self.headers)
+        transport = transport_details(
+            self.transport.kind, self.serializer, self.peer, self.headers, self.subprotocol, self.extension
+        )
+        controller = self.transport.controller
+        if self.transport.draws_sids:
+            # Before anything is decided: a CHALLENGE names the ID that WELCOME will have.
+            self.front_sid = controller.session_ids.draw()
         decision = authenticate(self.transport.auth, realm, details, transport)
         if isinstance(decision, Deny):
             self._deny(decision.reason, decision.message)
             return
-        controller = self.transport.controller
         try:
             candidates = controller.pick(decision.realm, decision.authrole, self.serializer)
         except NoSuchRealm:
@@ -235,8 +229,17 @@ class FrontSession:
             text = f'no route for role "{decision.authrole}" in realm "{decision.realm}"'
             self._deny("wamp.error.no_such_role", text)
             return
+        try:
+            number = self.plane.add_realm(decision.realm)
+        except RuntimeError as error:
+            log.error("realm %s cannot be joined: %s", decision.realm, error)
+            self._deny("wamp.error.unavailable", f'no room for realm "{decision.realm}" in the proxy')
+            return
+        # It is known to the route table, so there are few different ones and sessions may share them.
+        self.realm = sys.intern(decision.realm)
         self.state = State.JOINING
-        self.join = BackendJoin(self.plane, self, candidates, details, decision, transport, controller.identity)
+        claim = Claim(controller.session_ids, number, self.front_sid)
+        self.join = BackendJoin(self.plane, self, candidates, details, decision, transport, controller.identity, claim)
         self.join.start()
 
     def joined(self, back: Back, welcome: Welcome) -> None:
@@ -245,35 +248,45 @@ class FrontSession:
         identity = self.join.accept
         self.join = None
         self.back = back
-        details = front_welcome(welcome, identity, back.connection.asserts_identity)
-        details["authextra"].update(self.transport.controller.own_authextra)
+        back_sid = welcome.session_id
+        controller = self.transport.controller
+        own_sid = self.transport.draws_sids
+        if not own_sid:
+            self.front_sid = back_sid
+        controller.session_ids.join(self.front_sid, back_sid)
+        details = front_welcome(welcome, identity, back.connection.asserts_identity, self.front_sid)
+        details["authextra"].update(controller.own_authextra)
         details["authextra"]["x_cb_proxy_peer"] = self.peer
-        message = encode(self.serializer, [int(MessageType.WELCOME), welcome.session_id, details])
-        self.session_id = welcome.session_id
-        # Both are known to the route table, so there are few different ones and sessions may share them.
-        self.realm = sys.intern(identity.realm)
+        try:
+            message = encode(self.serializer, [int(MessageType.WELCOME), self.front_sid, details])
+        except MessageError as error:
+            self._detach(INVALID_PAYLOAD)
+            self._deny(INVALID_PAYLOAD, f"the router's WELCOME: {error}")
+            return
         self.authid = details["authid"]
         self.state = State.ESTABLISHED
         self.plane.link(self.conn, back.conn, message)
-        if self.transport.controller.logs_sessions:
+        if controller.logs_sessions:
             log.info(
-                "session %d joined realm %s as %s (%s) from %s through %s to %s",
-                self.session_id,
+                "session %d joined realm %s as %s (%s) from %s through %s to %s%s",
+                self.front_sid,
                 self.realm,
                 self.authid,
                 details["authrole"],
                 self.peer,
                 self.transport.id,
                 back.connection.id,
+                f" (session {back_sid} there)" if own_sid else "",
             )
 
     def refused(self, message: bytes, reason: str) -> None:
         """No router took the client: it gets this ABORT."""
-        self.join = None
+        self._detach("")
         self._log_refused(reason)
         self._close(CODE_NORMAL, message)
 
     def _deny(self, reason: str, message: str) -> None:
+        self._detach("")
         self._log_refused(reason)
         self._close(CODE_NORMAL, encode(self.serializer, abort(reason, message)))
 
@@ -287,12 +300,13 @@ class FrontSession:
         """The client's GOODBYE goes to the router, whose answer ends the session."""
         assert self.back is not None
         try:
-            check_goodbye(decode(self.serializer, data))
+            message = decode(self.serializer, data)
+            check_goodbye(message)
         except MessageError as error:
             self._violated(str(error))
             return
         self.state = State.LEAVING
-        self.plane.send(self.back.conn, data)
+        self.plane.send(self.back.conn, leave_taking(self.serializer, self.back.serializer, data, message))
         seconds = self.back.connection.goodbye_ms / 1000
         self.timer = self.transport.controller.reactor.callLater(seconds, self._goodbye_timeout)
 
@@ -301,17 +315,28 @@ class FrontSession:
         self._left(b"")
 
     def _on_back_left(self, code: int, data: bytes) -> None:
-        self._left(data if code == MessageType.GOODBYE else b"")
+        assert self.back is not None
+        source = self.back.serializer
+        if code != MessageType.GOODBYE:
+            data = b""
+        elif source != self.serializer:
+            try:
+                message = decode(source, data, trusted=True)
+                check_goodbye(message)
+                data = leave_taking(source, self.serializer, data, message)
+            except MessageError:
+                data = b""
+        self._left(data)
 
     def _on_back_lost_leaving(self, arg: int, data: bytes) -> None:
         self._left(b"")
 
-    def _left(self, answer: bytes) -> None:
+    def _left(self, goodbye_of_router: bytes) -> None:
         """The session is over on both sides. The connection stays, for another one."""
         self.plane.unlink(self.conn)
-        self.plane.send(self.conn, answer or _goodbye(self.serializer, GOODBYE_AND_OUT))
-        self._detach("")
+        self.plane.send(self.conn, goodbye_of_router or _goodbye(self.serializer, GOODBYE_AND_OUT))
         self._log_left("the client said GOODBYE")
+        self._detach("")
         self._await_hello()
 
     def _await_hello(self) -> None:
@@ -334,8 +359,10 @@ class FrontSession:
 
     def _on_dismissed(self, code: int, data: bytes) -> None:
         """The router's GOODBYE or ABORT: the client gets it as it is."""
+        assert self.back is not None
+        source = self.back.serializer
         try:
-            message = decode(self.serializer, data, trusted=True)
+            message = decode(source, data, trusted=True)
             if code == MessageType.ABORT:
                 reason = check_abort(message).reason
             else:
@@ -344,6 +371,7 @@ class FrontSession:
             self._router_broke(str(error))
             return
         self._log_left(f"the router said {type_name(code)}, {reason}")
+        data = leave_taking(source, self.serializer, data, message)
         if code == MessageType.ABORT:
             self.plane.unlink(self.conn)
             self._detach("")
@@ -399,6 +427,25 @@ class FrontSession:
         self._detach(PROTOCOL_VIOLATION)
         self._close(CODE_SERVICE_RESTART, _goodbye(self.serializer, TRANSPORT_LOST, text))
 
+    # --- messages that the other side cannot take ---
+
+    def _on_refused(self, arg: int, data: bytes) -> None:
+        """The router cannot take a message of the client."""
+        self._fail_request(True, arg, data)
+
+    def _on_back_refused(self, arg: int, data: bytes) -> None:
+        """The client cannot take a message of the router."""
+        self._fail_request(False, arg, data)
+
+    def _fail_request(self, is_to_back: bool, status: int, data: bytes) -> None:
+        """Fail the request that a refused message belongs to, and read on from where the message came."""
+        back = self.back
+        assert back is not None
+        tally = self.transport.refused if is_to_back else back.connection.refused
+        # After the client's GOODBYE nothing more may go to the router.
+        fail_request(self, back, is_to_back, status, data, tally, tells_back=self.state is State.ESTABLISHED)
+        self.plane.next(self.conn if is_to_back else back.conn)
+
     # --- violations ---
 
     def _on_violation(self, arg: int, data: bytes) -> None:
@@ -419,14 +466,7 @@ class FrontSession:
         self._close(code, encode(self.serializer, abort(reason, text)))
 
     def _on_back_violation(self, arg: int, data: bytes) -> None:
-        text = violation_text(arg, data)
-        if arg == ST_TOO_BIG:
-            # The client announced how much it takes; the router sent more.
-            self._violated(
-                "the router sent a message larger than the client takes", PAYLOAD_SIZE_EXCEEDED, CODE_TOO_BIG
-            )
-        else:
-            self._router_broke(text)
+        self._router_broke(violation_text(arg, data))
 
     # --- the end ---
 
@@ -459,11 +499,21 @@ class FrontSession:
             join.cancel()
         back, self.back = self.back, None
         if back is not None:
-            back.leave(_goodbye(self.serializer, reason) if reason else b"")
+            self.transport.controller.session_ids.drop(back.back_sid)
+            back.leave(_goodbye(back.serializer, reason) if reason else b"")
+        self._drop_sid()
+
+    def _drop_sid(self) -> None:
+        """The session, or the attempt at one, is over: its ID is free."""
+        front_sid, self.front_sid = self.front_sid, 0
+        if front_sid and self.transport.draws_sids:
+            number = self.plane.add_realm(self.realm) if self.realm else 0
+            self.transport.controller.session_ids.release(number, front_sid)
+        self.realm = ""
 
     def _log_left(self, why: str) -> None:
         if self.transport.controller.logs_sessions:
-            log.info("session %d left realm %s: %s", self.session_id, self.realm, why)
+            log.info("session %d left realm %s: %s", self.front_sid, self.realm, why)
 
 
 Handler = Callable[[FrontSession, int, bytes], None]
@@ -483,6 +533,7 @@ FRONT: Final[dict[State, dict[int, Handler]]] = {
     State.JOINING: {EV_CLOSED: FrontSession._on_lost},
     State.ESTABLISHED: {
         EV_CONTROL: FrontSession._on_goodbye,
+        EV_REFUSED: FrontSession._on_refused,
         EV_VIOLATION: FrontSession._on_violation,
         EV_CLOSED: FrontSession._on_lost,
     },
@@ -490,12 +541,14 @@ FRONT: Final[dict[State, dict[int, Handler]]] = {
     State.DISMISSED: {
         EV_MESSAGE: FrontSession._on_answer,
         EV_CONTROL: FrontSession._on_crossed,
+        EV_REFUSED: FrontSession._ignore,
         EV_VIOLATION: FrontSession._on_violation,
         EV_CLOSED: FrontSession._on_lost,
     },
     State.CLOSING: {
         EV_MESSAGE: FrontSession._ignore,
         EV_CONTROL: FrontSession._ignore,
+        EV_REFUSED: FrontSession._ignore,
         EV_VIOLATION: FrontSession._ignore,
         EV_CLOSED: FrontSession._on_lost,
     },
@@ -505,11 +558,13 @@ FRONT: Final[dict[State, dict[int, Handler]]] = {
 BACK: Final[dict[State, dict[int, Handler]]] = {
     State.ESTABLISHED: {
         EV_CONTROL: FrontSession._on_dismissed,
+        EV_REFUSED: FrontSession._on_back_refused,
         EV_VIOLATION: FrontSession._on_back_violation,
         EV_CLOSED: FrontSession._on_back_lost,
     },
     State.LEAVING: {
         EV_CONTROL: FrontSession._on_back_left,
+        EV_REFUSED: FrontSession._on_back_refused,
         EV_VIOLATION: FrontSession._on_back_lost_leaving,
         EV_CLOSED: FrontSession._on_back_lost_leaving,
     },

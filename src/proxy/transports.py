@@ -11,18 +11,21 @@ from urllib.parse import unquote
 from twisted.internet.defer import Deferred
 
 from proxy import __version__
+from proxy.compression import Settings
 from proxy.config import (
     AuthConfig,
     RawSocketTransport,
     TesteeTransport,
     TransportConfig,
     UnixEndpoint,
+    WebSocketOptions,
     WebSocketTransport,
 )
+from proxy.config.fields import subprotocols
 from proxy.config.urls import parse_websocket_url
 from proxy.echo import EchoSession
 from proxy.errors import CannotListen
-from proxy.handshake import Policy
+from proxy.handshake import Accepted, Policy, Request, accept
 from proxy.lifecycle import Lifecycle, State
 from proxy.listeners import open_listener, release_unix, unix_identity
 from proxy.messages import SERIALIZERS
@@ -37,6 +40,7 @@ from proxy.plane import (
     LISTEN_RESUMED,
     Plane,
 )
+from proxy.refusals import Tally
 from proxy.sessions import FrontSession
 
 if TYPE_CHECKING:
@@ -74,12 +78,18 @@ class ProxyTransport(Lifecycle):
         self.kind = CODEC_RS if isinstance(config, RawSocketTransport) else CODEC_WS
         self.auth: AuthConfig | None = None if isinstance(config, TesteeTransport) else config.auth
         self.policy = _policy(config)
+        # The proxy chooses the session IDs of its clients, instead of passing on those of the routers.
+        self.draws_sids = not isinstance(config, TesteeTransport) and config.session_ids == "proxy"
         self.close_ms = _params(config)["close_ms"]
         self.sessions: dict[int, FrontSession | EchoSession] = {}
+        self.refused = Tally(f"transport {transport_id}", controller.reactor)
         self.created_at = _utc_now()
         self.listening_since: str | None = None
         self.address = ""
         self._session_class = EchoSession if isinstance(config, TesteeTransport) else FrontSession
+        self._compression_memory: dict[int, int] = {}
+        self._compression_left = config.limits.compression_memory
+        self._is_compression_full = False
         self._number = 0
         self._identity: tuple[int, int] | None = None
         self._stopped: Deferred[None] | None = None
@@ -164,10 +174,35 @@ class ProxyTransport(Lifecycle):
         if session is not None:
             session.crashed()
 
+    def accept(self, conn: int, request: Request) -> Accepted:
+        """Answer an upgrade request, with compression if there is memory for it. ``conn`` holds it until gone().
+
+        :raises HttpError: see :func:`proxy.handshake.accept`.
+        """
+        assert self.policy is not None, "an HTTP head on a RawSocket transport"
+        accepted = accept(request, self.policy)
+        if accepted.compression is not None and accepted.compression.memory > self._compression_left:
+            self._warn_of_memory()
+            accepted = accept(request, self.policy, self._compression_left)
+        if accepted.compression is not None and accepted.compression.memory:
+            self._compression_memory[conn] = accepted.compression.memory
+            self._compression_left -= accepted.compression.memory
+        return accepted
+
     def gone(self, conn: int) -> None:
         """A session's connection is closed."""
         del self.sessions[conn]
+        self._compression_left += self._compression_memory.pop(conn, 0)
+        if self._is_compression_full and self._compression_left >= self.model.limits.compression_memory // 2:
+            self._is_compression_full = False
         self._forget()
+
+    def _warn_of_memory(self) -> None:
+        """Say that compression takes all its memory: once, and again after it took half of it."""
+        if not self._is_compression_full:
+            self._is_compression_full = True
+            text = "compression_memory (%d octets) is used up: further clients get no compression on transport %s (%s)"
+            log.warning(text, self.model.limits.compression_memory, self.id, self.address)
 
     def _on_listen(self, what: int, error: int) -> None:
         if what == LISTEN_PAUSED:
@@ -225,7 +260,7 @@ def _policy(config: TransportConfig) -> Policy | None:
     is_wamp = isinstance(config, WebSocketTransport)
     return Policy(
         path=_path(config.url),
-        serializers=config.serializers if isinstance(config, WebSocketTransport) else tuple(SERIALIZERS),
+        serializers=subprotocols(config.serializers) if isinstance(config, WebSocketTransport) else tuple(SERIALIZERS),
         allowed_origins=options.allowed_origins,
         allow_null_origin=options.allow_null_origin,
         enable_webstatus=options.enable_webstatus,
@@ -233,7 +268,15 @@ def _policy(config: TransportConfig) -> Policy | None:
         show_server_version=options.show_server_version,
         external_port=options.external_port,
         server_text=SERVER_TEXT,
+        compression=_compression(options),
     )
+
+
+def _compression(options: WebSocketOptions) -> Settings | None:
+    """What to negotiate of permessage-deflate; None where it is not configured."""
+    if options.compression is None or options.compression.deflate is None:
+        return None
+    return Settings(**options.compression.deflate.model_dump())
 
 
 def _path(url: str | None) -> str | None:
@@ -248,6 +291,7 @@ def _params(config: TransportConfig) -> dict[str, Any]:
     params: dict[str, Any] = {
         "kind": CODEC_WS,
         "max_message": config.options.max_message_size,
+        "max_out": limits.max_message_out,
         "max_head": limits.max_head_size,
         "high_water": limits.high_water,
         "low_water": limits.low_water,

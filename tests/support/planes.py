@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +15,14 @@ from proxy import _relay
 from proxy.config import WorkerConfig
 from proxy.controller import ProxyController
 from proxy.messages import SER_CBOR, decode, encode
-from proxy.plane import EV_CLOSED, EV_CONTROL, EV_MESSAGE, EV_OPEN, Owner
+from proxy.plane import CLOSED_REFUSED, EV_CLOSED, EV_CONTROL, EV_MESSAGE, EV_OPEN, Owner
 
 PEER = _relay.pack_sockaddr("192.0.2.7", 4711)
 FRONT = 1_000_001
+# Why a router's connection was closed: arg of EV_CLOSED.
+REFUSED = CLOSED_REFUSED | 111 << 8  # ECONNREFUSED
+HANDSHAKE_DROPPED = CLOSED_REFUSED | 1000 << 8
+SERIALIZER_REFUSED = CLOSED_REFUSED | 1001 << 8
 _TCP = {"type": "tcp", "interface": "127.0.0.1", "port": 0}
 HELLO: list[Any] = [1, "realm1", {"roles": {"caller": {"features": {"call_canceling": True}}}, "agent": "tester"}]
 WELCOME_DETAILS: dict[str, Any] = {
@@ -31,12 +38,14 @@ WELCOME_DETAILS: dict[str, Any] = {
 
 
 class FakePlane:
-    """Records commands as tuples ``(name, *arguments)``; messages in them are decoded."""
+    """Records commands as tuples ``(name, *arguments)``, keywords (if any) as a dict behind the arguments."""
 
     def __init__(self) -> None:
         self.owners: dict[int, Owner] = {}
         self.calls: list[tuple[Any, ...]] = []
         self.params: list[dict[str, Any]] = []
+        self.realms: list[str] = []
+        self.spoken: dict[int, int] = {}  # by token: serializer of a router's connection
         self.on_idle: Callable[[], None] | None = None
         self._number = 0
 
@@ -57,6 +66,12 @@ class FakePlane:
         self.params.append(options)
         return len(self.params)
 
+    def add_realm(self, name: str) -> int:
+        """Numbers from 1, as the relay has them."""
+        if name not in self.realms:
+            self.realms.append(name)
+        return self.realms.index(name) + 1
+
     def listen(self, fd: int, number: int, params: int, max_connections: int) -> None:
         """The data plane owns the socket from now on."""
         os.close(fd)
@@ -66,8 +81,10 @@ class FakePlane:
         if name.startswith("_"):
             raise AttributeError(name)
 
-        def command(*arguments: Any) -> None:
-            self.calls.append((name, *arguments))
+        def command(*arguments: Any, **keywords: Any) -> None:
+            if name == "dial":
+                self.spoken[arguments[1]] = arguments[3]
+            self.calls.append((name, *arguments, keywords) if keywords else (name, *arguments))
 
         return command
 
@@ -82,14 +99,32 @@ class Rig:
 
     :param connections: how many there are for realm1 and role anonymous, all in one route: ``one``, ``two``, ...
     :param websocket: the routers speak WebSocket instead of RawSocket.
+    :param serializer: the clients'.
+    :param session_ids: option of the transport.
+    :param router: more keys of the backend transports.
+    :param anonymous: the routers are joined as by an ordinary client.
     """
 
-    def __init__(self, connections: int = 1, *, websocket: bool = False, **limits: int) -> None:
+    def __init__(
+        self,
+        connections: int = 1,
+        *,
+        websocket: bool = False,
+        serializer: int = SER_CBOR,
+        session_ids: str = "router",
+        router: dict[str, Any] | None = None,
+        anonymous: bool = False,
+        **limits: int,
+    ) -> None:
         ids = ["one", "two", "three"][:connections]
         endpoint = {"type": "unix", "path": "/run/router.sock"}
         unix: dict[str, Any] = {"transport": {"type": "rawsocket", "endpoint": endpoint}}
         if websocket:
             unix = {"transport": {"type": "websocket", "url": "ws://router:8080/ws", "endpoint": endpoint}}
+        unix["transport"].update(router or {})
+        if anonymous:
+            unix["auth"] = {"anonymous": {}}
+        self.serializer = serializer
         self.plane = FakePlane()
         self.clock = Clock()
         self.controller = ProxyController(self.clock, self.plane, "worker001", "node7", "ab" * 32)
@@ -100,6 +135,7 @@ class Rig:
                 {
                     "type": "rawsocket",
                     "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": 0},
+                    "session_ids": session_ids,
                     "limits": limits,
                 }
             ],
@@ -112,7 +148,7 @@ class Rig:
 
     def open(self, conn: int = FRONT) -> None:
         """The client connects."""
-        self.front(EV_OPEN, SER_CBOR, PEER, conn=conn)
+        self.front(EV_OPEN, self.serializer, PEER, conn=conn)
 
     def front(self, kind: int, arg: int = 0, data: bytes = b"", conn: int = FRONT) -> None:
         """An event of the client's connection."""
@@ -120,7 +156,7 @@ class Rig:
 
     def says(self, message: list[Any], kind: int = EV_MESSAGE, conn: int = FRONT) -> None:
         """A message of the client."""
-        self.front(kind, message[0], encode(SER_CBOR, message), conn)
+        self.front(kind, message[0], encode(self.serializer, message), conn)
 
     @property
     def state(self) -> str:
@@ -134,7 +170,7 @@ class Rig:
         """Token and HELLO of the one dial command since the last look."""
         dials = [call for call in self.plane.take() if call[0] == "dial"]
         assert len(dials) == 1
-        return dials[0][2], decode(SER_CBOR, dials[0][7])
+        return dials[0][2], decode(dials[0][4], dials[0][7])
 
     def back(self, token: int, kind: int, arg: int = 0, data: bytes = b"") -> None:
         """An event of a router's connection, whose number is made of its token."""
@@ -142,7 +178,7 @@ class Rig:
 
     def answers(self, token: int, message: list[Any], kind: int = EV_MESSAGE) -> None:
         """A message of the router."""
-        self.back(token, kind, message[0], encode(SER_CBOR, message))
+        self.back(token, kind, message[0], encode(self.plane.spoken[token], message))
 
     def join(self) -> int:
         """Client and router go through the whole login; the token of the router's connection."""
@@ -159,9 +195,13 @@ class Rig:
     def did(self) -> list[tuple[Any, ...]]:
         """Commands since the last look, with messages decoded."""
         return [
-            (name, arguments[0], decode(SER_CBOR, arguments[1])) if name == "send" else (name, *arguments)
+            (name, arguments[0], self.read(*arguments)) if name == "send" else (name, *arguments)
             for name, *arguments in self.plane.take()
         ]
+
+    def read(self, conn: int, octets: bytes) -> list[Any]:
+        """A message that was sent to a connection."""
+        return decode(self.plane.spoken.get(conn - back_conn(0), self.serializer), octets)
 
 
 def back_conn(token: int) -> int:
@@ -169,4 +209,43 @@ def back_conn(token: int) -> int:
     return 2_000_000 + token
 
 
-__all__ = ["EV_CLOSED", "EV_CONTROL", "FRONT", "HELLO", "PEER", "WELCOME_DETAILS", "FakePlane", "Rig", "back_conn"]
+def connection_of(rig: Rig, token: int) -> str:
+    """ID of the connection that was dialled under a token."""
+    connection_id: str = rig.plane.owners[token].connection.id  # type: ignore[attr-defined]
+    return connection_id
+
+
+def abort_of(rig: Rig) -> tuple[str, str]:
+    """Reason and message of the ABORT that the client got."""
+    (_, conn, (code, details, reason)), close = rig.did()
+    assert (conn, code, close) == (FRONT, 3, ("close", FRONT, 1000))
+    return reason, details["message"]
+
+
+def upgrade_response(request: bytes, subprotocol: str) -> bytes:
+    """What a router answers to the upgrade request (RFC 6455 4.2.2), behind the octet that EV_HEAD begins with."""
+    match = re.search(rb"(?i)sec-websocket-key: (\S+)", request)
+    assert match is not None
+    accept = base64.b64encode(hashlib.sha1(match[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head += f"Sec-WebSocket-Protocol: {subprotocol}\r\nSec-WebSocket-Accept: {accept.decode()}\r\n\r\n"
+    return b"\0" + head.encode()
+
+
+__all__ = [
+    "EV_CLOSED",
+    "EV_CONTROL",
+    "FRONT",
+    "HANDSHAKE_DROPPED",
+    "HELLO",
+    "PEER",
+    "REFUSED",
+    "SERIALIZER_REFUSED",
+    "WELCOME_DETAILS",
+    "FakePlane",
+    "Rig",
+    "abort_of",
+    "back_conn",
+    "connection_of",
+    "upgrade_response",
+]

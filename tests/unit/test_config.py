@@ -11,6 +11,7 @@ import yaml
 from pydantic import AliasChoices, BaseModel
 
 from proxy.config import ConfigError, Finding, RawSocketTransport, WebSocketTransport, WorkerConfig, check, load
+from proxy.config.fields import subprotocols
 from proxy.config.urls import parse_rawsocket_url, parse_websocket_url
 from proxy.errors import InvalidConfiguration
 
@@ -230,12 +231,58 @@ def test_backend_options_go_by_both_of_autobahns_names(save: Any, style: str) ->
 
 
 def test_names_that_only_others_speak_are_skipped(save: Any) -> None:
-    loaded = load(save(worker(transports=[transport(serializers=["cbor", "ubjson", "json.batched", "cbor"])])))
+    names = ["cbor", "flatbuffers.batched", "json.batched", "cbor"]
+    loaded = load(save(worker(transports=[transport(serializers=names)])))
+    assert loaded.config.transports[0].model_dump()["serializers"] == ("cbor", "json.batched")
+    assert [item.place for item in loaded.warnings if "skipped" in item.expected] == ["transports[0].serializers[1]"]
+
+
+def test_ubjson_and_flatbuffers_are_spoken_where_they_are_named(save: Any) -> None:
+    named = load(save(worker(transports=[transport(serializers=["ubjson", "flatbuffers", "ubjson.batched"])])))
+    assert named.config.transports[0].model_dump()["serializers"] == ("ubjson", "flatbuffers", "ubjson.batched")
+    assert not [item for item in named.warnings if "skipped" in item.expected]
+    assert load(save(worker())).config.transports[0].model_dump()["serializers"] == ("json", "msgpack", "cbor")
+
+
+def test_batches_are_for_websocket(save: Any) -> None:
+    item = {"type": "rawsocket", "endpoint": {"type": "tcp", "port": 1}, "serializers": ["json.batched", "cbor"]}
+    loaded = load(save(worker(transports=[item])))
     assert loaded.config.transports[0].model_dump()["serializers"] == ("cbor",)
-    assert [item.place for item in loaded.warnings if "skipped" in item.expected] == [
-        "transports[0].serializers[1]",
-        "transports[0].serializers[2]",
-    ]
+    assert [item.place for item in loaded.warnings if "skipped" in item.expected] == ["transports[0].serializers[0]"]
+
+
+def test_a_serializer_stands_for_its_batched_subprotocol_too() -> None:
+    assert subprotocols(("cbor", "json.batched", "flatbuffers")) == (
+        "cbor.batched",
+        "cbor",
+        "json.batched",
+        "flatbuffers",
+    )
+    assert subprotocols(("json.batched", "json")) == ("json.batched", "json")
+
+
+def test_compression(save: Any) -> None:
+    deflate = {
+        "request_no_context_takeover": True,
+        "request_max_window_bits": 0,
+        "no_context_takeover": True,
+        "max_window_bits": 9,
+        "memory_level": 1,
+    }
+    testee = {"type": "websocket.testee", "endpoint": {"type": "tcp", "port": 9001}}
+    items = [transport(options={"compression": {"deflate": deflate}}), testee | {"options": {"compression": {}}}]
+    loaded = load(save(worker(transports=items)))
+    assert not [item for item in loaded.warnings if item.place.startswith("transports")]
+    first, second = (item.options.model_dump()["compression"] for item in loaded.config.transports)
+    assert (first, second) == ({"deflate": deflate}, {"deflate": None})
+    loaded = load(save(worker(transports=[transport(options={"compression": {"deflate": {}}})])))
+    assert loaded.config.transports[0].options.model_dump()["compression"]["deflate"] == {
+        "request_no_context_takeover": False,
+        "request_max_window_bits": 0,
+        "no_context_takeover": False,
+        "max_window_bits": 15,
+        "memory_level": 8,
+    }
 
 
 def test_no_timeout_and_none_given_differ(save: Any) -> None:
@@ -252,12 +299,11 @@ def test_portrange_goes_before_port(findings: Any) -> None:
 
 
 def test_what_has_no_effect_is_said(findings: Any) -> None:
-    item = transport(debug=True, cookie={"store": {"type": "memory"}}, options={"compression": {"deflate": {}}})
+    item = transport(debug=True, cookie={"store": {"type": "memory"}}, options={"flash_policy": "x"})
     found = findings(worker(transports=[item], options={"title": "x"}, manhole={}))
-    places = ("debug", "cookie", "options.compression")
+    places = ("debug", "cookie", "options.flash_policy")
     for place in (*(f"transports[0].{name}" for name in places), "options", "manhole"):
         assert found[place].severity == "warning"
-    assert "not negotiated" in found["transports[0].options.compression"].expected
 
 
 def test_testee_transport(save: Any) -> None:
@@ -278,6 +324,11 @@ def options(**keys: Any) -> dict[str, Any]:
     return worker(transports=[transport(options=keys)])
 
 
+def deflate(**keys: Any) -> dict[str, Any]:
+    """A worker with one WebSocket transport with these settings of permessage-deflate."""
+    return options(compression={"deflate": keys})
+
+
 def limits(**keys: Any) -> dict[str, Any]:
     """A worker with one WebSocket transport with these limits."""
     return worker(transports=[transport(limits=keys)])
@@ -294,6 +345,8 @@ def backend(item: dict[str, Any]) -> dict[str, Any]:
 
 
 TCP = {"type": "tcp", "host": "127.0.0.1", "port": 9000}
+
+DEFLATE = "transports[0].options.compression.deflate"
 
 REFUSED = [
     (endpoint(port=70000), "transports[0].endpoint.port", "70000", "integer from 0 to 65535"),
@@ -319,13 +372,25 @@ REFUSED = [
     (options(enable_rfc6455=False), "transports[0].options.enable_rfc6455", "false", "expected true"),
     (options(validate_utf8=1), "transports[0].options.validate_utf8", "1", "true or false"),
     (options(allowed_origins="*"), "transports[0].options.allowed_origins", '"*"', "a list"),
+    (options(compression=True), "transports[0].options.compression", "true", "a mapping"),
+    (options(compression={"snappy": {}}), "transports[0].options.compression.snappy", "{}", "expected one of deflate"),
+    (options(compression={"deflate": []}), "transports[0].options.compression.deflate", "[]", "a mapping"),
+    (deflate(level=9), f"{DEFLATE}.level", "9", "unknown key, expected one of request_no_context_takeover, "),
+    (deflate(no_context_takeover=1), f"{DEFLATE}.no_context_takeover", "1", "true or false"),
+    (deflate(max_window_bits=8), f"{DEFLATE}.max_window_bits", "8", "from 9 to 15 (bits)"),
+    (deflate(max_window_bits=0), f"{DEFLATE}.max_window_bits", "0", "from 9 to 15 (bits)"),
+    (deflate(request_max_window_bits=16), f"{DEFLATE}.request_max_window_bits", "16", "or 0 for no request"),
+    (deflate(request_max_window_bits=8), f"{DEFLATE}.request_max_window_bits", "8", "from 9 to 15"),
+    (deflate(memory_level=0), f"{DEFLATE}.memory_level", "0", "from 1 to 9"),
+    (deflate(memory_level=10), f"{DEFLATE}.memory_level", "10", "from 1 to 9"),
+    (limits(compression_memory=-1), "transports[0].limits.compression_memory", "-1", "(octets)"),
     (limits(low_water=300_000), "transports[0].limits.low_water", "300000", "less than high_water"),
     (limits(hello_timeout=0), "transports[0].limits.hello_timeout", "0", "(ms)"),
     (rawsocket(options={"max_message_size": 100}), "transports[0].options.max_message_size", "100", "from 512"),
     (rawsocket(max_connections=0), "transports[0].max_connections", "0", "integer from 1"),
     (rawsocket(id="Front"), "transports[0].id", '"Front"', "lower-case letter"),
     (rawsocket(serializers=["cbr"]), "transports[0].serializers[0]", '"cbr"', "one of json, msgpack, cbor"),
-    (rawsocket(serializers=["ubjson"]), "transports[0].serializers", "[..]", "at least one of"),
+    (rawsocket(serializers=["json.batched"]), "transports[0].serializers", "[..]", "at least one of"),
     (
         rawsocket(auth={"wampcra": {"type": "static"}}),
         "transports[0].auth.wampcra",

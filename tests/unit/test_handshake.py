@@ -11,6 +11,7 @@ from websockets.http11 import Response
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from proxy.compression import Settings
 from proxy.handshake import (
     Accepted,
     HandshakeError,
@@ -115,14 +116,18 @@ def test_an_independent_client_takes_the_answer() -> None:
         ("wamp.2.json,wamp.2.cbor", ("cbor", "json"), "wamp.2.json"),
         ("wamp.2.ubjson, wamp.2.msgpack.batched, wamp.2.msgpack", ("msgpack",), "wamp.2.msgpack"),
         ("chat, , wamp.2.json", ("json",), "wamp.2.json"),
+        ("wamp.2.cbor.batched, wamp.2.cbor", ("cbor", "cbor.batched"), "wamp.2.cbor.batched"),
+        ("wamp.2.cbor, wamp.2.cbor.batched", ("cbor.batched", "cbor"), "wamp.2.cbor"),
+        ("wamp.2.json.batched", ("json.batched",), "wamp.2.json.batched"),
+        ("wamp.2.cbor.batched, wamp.2.msgpack.batched", ("cbor", "msgpack.batched"), "wamp.2.msgpack.batched"),
     ],
 )
 def test_the_clients_order_of_subprotocols_decides(offered: str, serializers: tuple[str, ...], chosen: str) -> None:
     result = granted(head(Sec_WebSocket_Protocol=offered), Policy(serializers=serializers))
     assert result.subprotocol == chosen
-    assert (
-        result.serializer == {"wamp.2.json": SER_JSON, "wamp.2.msgpack": SER_MSGPACK, "wamp.2.cbor": SER_CBOR}[chosen]
-    )
+    assert result.serializer == {"json": SER_JSON, "msgpack": SER_MSGPACK, "cbor": SER_CBOR}[chosen.split(".")[2]]
+    assert result.is_batched == chosen.endswith(".batched")
+    assert result.keywords == ({"batched": True} if result.is_batched else {})
     assert f"\r\nSec-WebSocket-Protocol: {chosen}\r\n".encode() in result.response
 
 
@@ -137,8 +142,46 @@ def test_json_is_assumed_if_the_policy_does_not_insist_on_a_subprotocol() -> Non
     assert (result.serializer, result.subprotocol) == (SER_JSON, "wamp.2.json")
     assert b"Protocol:" not in result.response  # a client must not be given what it did not offer
     assert refused(head(Sec_WebSocket_Protocol="chat"), policy).status == 400
-    policy = Policy(require_subprotocol=False, serializers=("cbor",))
+    policy = Policy(require_subprotocol=False, serializers=("cbor", "json.batched"))
     assert refused(head(Sec_WebSocket_Protocol=None), policy).status == 400
+
+
+def test_compression_is_negotiated_where_it_is_configured() -> None:
+    data = head(Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits")
+    result = granted(data, Policy(compression=Settings(max_window_bits=12)))
+    assert b"\r\nSec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12\r\n" in result.response
+    assert result.keywords == {
+        "inflate_bits": 15,
+        "inflate_reset": False,
+        "deflate_bits": 12,
+        "deflate_reset": False,
+        "mem_level": 8,
+    }
+    for plain in (granted(data), granted(head(), Policy(compression=Settings()))):
+        assert b"xtensions" not in plain.response
+        assert (plain.compression, plain.keywords) == (None, {})
+
+
+def test_batches_are_compressed_as_well() -> None:
+    data = head(Sec_WebSocket_Extensions="permessage-deflate", Sec_WebSocket_Protocol="wamp.2.json.batched")
+    result = granted(data, Policy(serializers=("json.batched",), compression=Settings()))
+    assert result.keywords["batched"] is True
+    assert result.keywords["inflate_bits"] == 15
+
+
+def test_no_compression_without_memory_for_it() -> None:
+    data, policy = head(Sec_WebSocket_Extensions="permessage-deflate"), Policy(compression=Settings())
+    agreed = granted(data, policy).compression
+    assert agreed is not None
+    assert accept(parse_request(data), policy, agreed.memory).compression == agreed
+    assert accept(parse_request(data), policy, agreed.memory - 1).compression is None
+
+
+@pytest.mark.parametrize("value", [";", "permessage-deflate; x", 'permessage-deflate; a="', "\xe9", ",,", '"\\'])
+def test_no_extension_header_ends_the_handshake(value: str) -> None:
+    result = granted(head(Sec_WebSocket_Extensions=value), Policy(compression=Settings()))
+    assert result.compression is None
+    assert b"xtensions" not in result.response
 
 
 @pytest.mark.parametrize(
@@ -262,7 +305,7 @@ def test_what_a_request_holds() -> None:
         (head(Sec_WebSocket_Key="\xe9" * 22 + "=="), 400),
         (head(Sec_WebSocket_Protocol=None), 400),
         (head(Sec_WebSocket_Protocol=""), 400),
-        (head(Sec_WebSocket_Protocol="wamp.2.ubjson"), 400),
+        (head(Sec_WebSocket_Protocol="wamp.2.smile"), 400),
         (head(Sec_WebSocket_Protocol="WAMP.2.JSON"), 400),
         (head(Sec_WebSocket_Protocol="wamp.2.json, wamp.2.json"), 400),
         (head(Sec_WebSocket_Protocol="wamp.2.json, a b"), 400),

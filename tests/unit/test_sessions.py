@@ -1,10 +1,11 @@
 """The session's state machine, event by event, over a data plane that only writes down commands."""
 
 import logging
+import struct
 
 import pytest
 
-from proxy.messages import SER_CBOR, decode, encode
+from proxy.messages import SER_CBOR, SER_JSON, decode, encode
 from proxy.plane import (
     CLOSED_FRONT_GONE,
     CLOSED_PEER,
@@ -12,8 +13,11 @@ from proxy.plane import (
     EV_CLOSED,
     EV_CONTROL,
     EV_MESSAGE,
+    EV_REFUSED,
     EV_VIOLATION,
+    NOTE_DEAD_CALL,
     ST_TOO_BIG,
+    ST_UNTRANSLATABLE,
 )
 from proxy.sessions import BACK, State
 from proxy.sessions import FRONT as FRONT_TABLE
@@ -382,12 +386,96 @@ def test_a_client_that_breaks_the_protocol_is_cut_off_on_both_sides(rig, status,
     assert rig.state == "CLOSING"
 
 
-def test_a_message_over_the_clients_limit(rig):
+# --- messages that the other side cannot take ---
+
+
+def refused(code, head, size=70_000, why=b"", serializer=SER_CBOR):
+    """Data of EV_REFUSED."""
+    return struct.pack(">IQB", code, size, len(why)) + why + encode(serializer, head)
+
+
+def test_a_call_that_the_router_cannot_take_fails_and_the_session_goes_on(rig):
+    rig.join()
+    rig.front(EV_REFUSED, ST_TOO_BIG, refused(48, [48, 7, {}, "com.x"]))
+    text = "CALL of 70000 octets is more than the router takes"
+    assert rig.did() == [
+        ("send", FRONT, [8, 48, 7, {}, "wamp.error.payload_size_exceeded", [text]]),
+        ("next", FRONT),
+    ]
+    assert rig.state == "ESTABLISHED"
+    assert (rig.transport.refused.count, rig.transport.refused.unheard) == (1, 0)
+
+
+def test_a_result_that_the_client_cannot_take_fails_the_call_and_ends_its_rest(rig):
     token = rig.join()
-    rig.back(token, EV_VIOLATION, ST_TOO_BIG)
-    calls = rig.did()
-    assert calls[3][2][2] == "wamp.error.payload_size_exceeded"
-    assert calls[4] == ("close", FRONT, 1009)
+    rig.back(token, EV_REFUSED, ST_UNTRANSLATABLE, refused(50, [50, 7, {"progress": True}], why=b"a NaN"))
+    text = "RESULT of 70000 octets holds what the client's serializer cannot express: a NaN"
+    assert rig.did() == [
+        ("swallow", FRONT, NOTE_DEAD_CALL, 7),
+        ("send", FRONT, [8, 48, 7, {}, "wamp.error.invalid_payload", [text]]),
+        ("send", back_conn(token), [49, 7, {"mode": "killnowait"}]),
+        ("next", back_conn(token)),
+    ]
+    assert rig.state == "ESTABLISHED"
+    assert rig.controller.connections["one"].refused.count == 1
+
+
+def test_each_side_is_told_in_its_own_serializer():
+    rig = Rig(serializer=SER_JSON, router={"serializers": ["cbor"]})
+    token = rig.join()
+    rig.front(EV_REFUSED, ST_UNTRANSLATABLE, refused(70, [70, 9, {}], serializer=SER_JSON))
+    rig.back(token, EV_REFUSED, ST_TOO_BIG, refused(50, [50, 9, {}]))
+    (_, to_back, yielded), _, (_, to_front, failed), _ = rig.did()
+    assert (to_back, yielded[:3]) == (back_conn(token), [8, 68, 9])
+    assert (to_front, failed[:3]) == (FRONT, [8, 48, 9])
+
+
+def test_after_goodbye_the_router_is_told_nothing_more(rig):
+    token = rig.join()
+    rig.says(GOODBYE, EV_CONTROL)
+    rig.did()
+    rig.back(token, EV_REFUSED, ST_TOO_BIG, refused(68, [68, 9, 3, {}]))
+    rig.back(token, EV_REFUSED, ST_TOO_BIG, refused(50, [50, 9, {}]))
+    assert [call[:2] for call in rig.did()] == [
+        ("next", back_conn(token)),
+        ("send", FRONT),
+        ("next", back_conn(token)),
+    ]
+    rig.answers(token, GOODBYE, EV_CONTROL)
+    assert rig.state == "OPEN"
+
+
+@pytest.mark.parametrize("octets", [b"", b"\xff", encode(SER_CBOR, [48])])
+def test_a_refused_message_without_a_readable_head_is_counted(rig, octets, caplog):
+    rig.join()
+    rig.front(EV_REFUSED, ST_TOO_BIG, struct.pack(">IQB", 48, 70_000, 0) + octets)
+    assert rig.did() == [("next", FRONT)]
+    assert rig.transport.refused.unheard == 1
+    assert "nobody could be told" in caplog.messages[-1]
+
+
+def test_an_event_without_its_payload_must_still_be_small(rig):
+    token = rig.join()
+    for topic in ("com.short", "com." + "x" * 600):
+        rig.back(token, EV_REFUSED, ST_TOO_BIG, refused(36, [36, 5, 6, {"topic": topic}]))
+    assert rig.did() == [
+        ("send", FRONT, [36, 5, 6, {"topic": "com.short", "payload_limit_exceeded": True}]),
+        ("next", back_conn(token)),
+        ("next", back_conn(token)),
+    ]
+    assert rig.controller.connections["one"].refused.unheard == 1
+
+
+def test_a_message_that_is_refused_while_the_session_ends_is_forgotten(rig):
+    token = rig.join()
+    rig.answers(token, GOODBYE, EV_CONTROL)
+    rig.did()
+    rig.front(EV_REFUSED, ST_TOO_BIG, refused(48, [48, 7, {}, "com.x"]))
+    assert rig.did() == []
+    rig.front(EV_VIOLATION, -5)
+    rig.did()
+    rig.front(EV_REFUSED, ST_TOO_BIG, refused(48, [48, 7, {}, "com.x"]))
+    assert rig.did() == []
 
 
 # --- shutdown, crashes ---
@@ -499,7 +587,7 @@ def test_an_event_that_the_state_does_not_know_is_an_error(rig):
 def test_every_state_can_lose_the_client():
     assert all(EV_CLOSED in table for state, table in FRONT_TABLE.items() if state is not State.CLOSED)
     assert set(FRONT_TABLE) == set(State)
-    assert all({EV_CONTROL, EV_VIOLATION, EV_CLOSED} == set(table) for table in BACK.values())
+    assert all({EV_CONTROL, EV_REFUSED, EV_VIOLATION, EV_CLOSED} == set(table) for table in BACK.values())
 
 
 # --- what is logged ---

@@ -6,6 +6,8 @@ import pytest
 
 from proxy._relay import probe_scan, probe_wamp_plan, probe_wamp_type
 from support.gate import (
+    COUNTED,
+    FLATBUFFERS,
     JSON,
     TO_BACK,
     TO_FRONT,
@@ -27,13 +29,13 @@ def test_whole(vector: Vector) -> None:
     assert probe_scan(vector.serializer, data) == len(vector.data)
     status, code, elements = probe_wamp_type(vector.serializer, data)
     assert (status, code) == (1, vector.code)
-    assert vector.serializer == JSON or elements >= 2
+    assert elements >= 2 if vector.serializer in COUNTED else elements == 0
     for direction in (TO_BACK, TO_FRONT):
         assert probe_wamp_plan(vector.serializer, direction, data)[:2] == (expected_plan(direction, code), code)
     assert check_reading(vector.serializer, vector.data, vector.code) > 0
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=str)
+@pytest.mark.parametrize("vector", [v for v in VECTORS if v.serializer != FLATBUFFERS], ids=str)
 def test_cut(vector: Vector) -> None:
     for size in range(len(vector.data)):
         data = GUARDED(vector.data[:size])
@@ -43,7 +45,7 @@ def test_cut(vector: Vector) -> None:
             assert probe_wamp_plan(vector.serializer, direction, data)[0] == Status.TRUNCATED
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=str)
+@pytest.mark.parametrize("vector", [v for v in VECTORS if v.serializer != FLATBUFFERS], ids=str)
 def test_followed(vector: Vector) -> None:
     tails = [bytes([octet]) for octet in range(256)]
     if vector.serializer == JSON:
@@ -60,7 +62,7 @@ def test_followed(vector: Vector) -> None:
 @pytest.mark.parametrize("vector", VECTORS, ids=str)
 def test_in_another_serializer_s_place(vector: Vector) -> None:
     """Octets that reach the wrong scanner do not pass as something else than what their decoder reads."""
-    for serializer in {1, 2, 3} - {vector.serializer}:
+    for serializer in {1, 2, 3, 4, 5} - {vector.serializer}:
         for direction in (TO_BACK, TO_FRONT):
             plan, code, _ = probe_wamp_plan(serializer, direction, GUARDED(vector.data))
             if plan > 0:

@@ -19,7 +19,7 @@ from proxy.config.fields import (
     seconds,
     unsupported,
 )
-from proxy.config.transports import MIB, Milliseconds
+from proxy.config.transports import MIB, MessageOut, Milliseconds
 from proxy.config.urls import Url, parse_rawsocket_url, parse_websocket_url
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -110,24 +110,22 @@ class BackendOptions(Model):
     )
 
 
-_OWN_SERIALIZER = NoEffect("accepted, has no effect: each client's own serializer is spoken to the router")
-
-
 class BackendTransport(Model):
     """How to reach a router. ``endpoint`` is always there once validated: without one it is made from ``url``.
 
     :ivar url: ``ws://..`` names host and path of the HTTP request, and the address where no endpoint is given;
         ``rs://..`` an address.
-    :ivar serializer: what is spoken to a router that refuses a client's own serializer (RawSocket).
-    :ivar serializers: the same for WebSocket, in order of preference.
+    :ivar serializer: what is spoken to a router that refuses a client's own serializer; None: CBOR, JSON, MessagePack
+        in this order.
+    :ivar serializers: all that the router takes, in order of preference; None: it is not known.
     :ivar headers: HTTP headers for the WebSocket handshake. May hold credentials: never to be logged.
     """
 
     type: Annotated[Literal["websocket", "rawsocket"], one_of("websocket", "rawsocket")] = "websocket"
     url: StrictStr | None = None
     endpoint: BackendEndpoint
-    serializer: Annotated[SerializerName, _OWN_SERIALIZER] = "cbor"
-    serializers: Annotated[SerializerNames, _OWN_SERIALIZER] = ("cbor", "json")
+    serializer: SerializerName | None = None
+    serializers: SerializerNames | None = None
     options: BackendOptions = BackendOptions()
     headers: Annotated[dict[StrictStr, StrictStr], AfterValidator(_headers)] = Field(default_factory=dict, repr=False)
     proxy: Annotated[None, unsupported("the router is dialled directly")] = None
@@ -227,6 +225,15 @@ class BackendTimeouts(Model):
     goodbye: Milliseconds = 2_000
 
 
+class BackendLimits(Model):
+    """Bounds towards the router, octets.
+
+    :ivar max_message_out: largest message that is sent to it over WebSocket; a RawSocket router announces its own.
+    """
+
+    max_message_out: MessageOut = 0
+
+
 class ConnectionConfig(Model):
     """One router behind the proxy.
 
@@ -236,6 +243,7 @@ class ConnectionConfig(Model):
     transport: BackendTransport
     auth: BackendAuth | None = None
     timeouts: BackendTimeouts = BackendTimeouts()
+    limits: BackendLimits = BackendLimits()
 
     @model_validator(mode="before")
     @classmethod

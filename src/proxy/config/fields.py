@@ -6,12 +6,20 @@ it, so that :mod:`proxy.config.findings` alone decides what may be printed.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StrictStr, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StrictStr,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 ID_PATTERN = re.compile(r"[a-z][a-z0-9_]{2,63}")
@@ -19,14 +27,30 @@ ENV_PATTERN = re.compile(r"\$(?:([A-Za-z0-9_]+)|\{([A-Za-z0-9_]+)\})")
 UNIX_PATH_MAX = 107
 """Octets of a Unix socket path: ``sun_path`` holds 108 with its NUL (unix(7))."""
 
-SERIALIZERS = ("json", "msgpack", "cbor")
+SERIALIZERS = ("json", "msgpack", "cbor", "ubjson", "flatbuffers")
 """Serializers that this version speaks."""
-SERIALIZERS_LATER = (
-    "ubjson",
-    "flatbuffers",
-    *(f"{name}.batched" for name in ("json", "msgpack", "cbor", "ubjson", "flatbuffers")),
-)
-"""Names that Crossbar.io or autobahn take and this version skips with a warning."""
+SERIALIZERS_DEFAULT = ("json", "msgpack", "cbor")
+"""Those that are spoken unless others are named: messages of these can be translated for a router that does not take
+them, so that a client can choose any of them."""
+UNBATCHED = ("flatbuffers",)
+"""Serializers that have no batched subprotocol, not even in autobahn."""
+BATCHED = tuple(f"{name}.batched" for name in SERIALIZERS if name not in UNBATCHED)
+"""Names of the batched subprotocols that this version speaks."""
+SERIALIZERS_KNOWN = tuple(f"{name}{suffix}" for suffix in ("", ".batched") for name in SERIALIZERS)
+"""All names that stand for something somewhere."""
+
+
+def subprotocols(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What to offer on WebSocket for ``serializers``: names of subprotocols, without their ``wamp.2.``.
+
+    A plain name stands for its batched form, too, as in Crossbar.io; one with ``.batched`` for that form only.
+    """
+    offered: dict[str, None] = {}
+    for name in names:
+        if f"{name}.batched" in BATCHED:
+            offered[f"{name}.batched"] = None
+        offered[name] = None
+    return tuple(offered)
 
 
 class Model(BaseModel):
@@ -40,6 +64,25 @@ class NoEffect:
     """Marks a field that is accepted and does nothing yet; ``text`` is what the warning says."""
 
     text: str = "accepted, has no effect"
+
+
+class StrictModel(Model):
+    """An item in which a key that nobody knows is an error, as in Crossbar.io."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, value: Any) -> Any:
+        for key in value if isinstance(value, Mapping) else ():
+            if key not in cls.model_fields:
+                raise problem("unknown key, expected one of " + ", ".join(cls.model_fields), str(key))
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """Marks a list of serializers: names that stand for something there; other known ones are skipped."""
+
+    names: tuple[str, ...]
 
 
 def problem(text: str, key: str = "", /, **context: Any) -> PydanticCustomError:
@@ -147,16 +190,21 @@ def _unix_path(value: str, info: ValidationInfo) -> str:
 
 
 def _serializer(value: str) -> str:
-    if value in SERIALIZERS or value in SERIALIZERS_LATER:
+    if value in SERIALIZERS_KNOWN:
         return value
     raise problem("expected one of " + ", ".join(SERIALIZERS))
 
 
-def _spoken(names: tuple[str, ...]) -> tuple[str, ...]:
-    spoken = tuple(dict.fromkeys(name for name in names if name in SERIALIZERS))
-    if not spoken:
-        raise problem(f"expected at least one of {', '.join(SERIALIZERS)}; others are not supported by this version")
-    return spoken
+def _spoken(spoken: tuple[str, ...]) -> AfterValidator:
+    """Leave out the names that stand for nothing here; there must be others."""
+
+    def check(names: tuple[str, ...]) -> tuple[str, ...]:
+        known = tuple(dict.fromkeys(name for name in names if name in spoken))
+        if not known:
+            raise problem(f"expected at least one of {', '.join(spoken)}; others are not supported by this version")
+        return known
+
+    return AfterValidator(check)
 
 
 def checked(check: Callable[[str], object]) -> AfterValidator:
@@ -177,4 +225,7 @@ Identifier = Annotated[StrictStr, AfterValidator(_identifier)]
 Port = Annotated[int, BeforeValidator(_port)]
 UnixPath = Annotated[StrictStr, AfterValidator(_unix_path)]
 SerializerName = Annotated[StrictStr, AfterValidator(_serializer)]
-SerializerNames = Annotated[tuple[SerializerName, ...], AfterValidator(_spoken)]
+SerializerNames = Annotated[tuple[SerializerName, ...], _spoken(SERIALIZERS), Spoken(SERIALIZERS)]
+WebSocketSerializerNames = Annotated[
+    tuple[SerializerName, ...], _spoken(SERIALIZERS + BATCHED), Spoken(SERIALIZERS + BATCHED)
+]

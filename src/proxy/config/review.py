@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
-from proxy.config.fields import ID_PATTERN, SERIALIZERS, SERIALIZERS_LATER, NoEffect
+from proxy.config.fields import ID_PATTERN, SERIALIZERS_KNOWN, NoEffect, Spoken, StrictModel
 from proxy.config.findings import Finding, Place, finding, suggest
 from proxy.config.transports import TcpEndpoint, TesteeTransport, TransportConfig, UnixEndpoint
 from proxy.config.worker import WorkerConfig
@@ -30,15 +30,17 @@ def _model_keys(model: type[BaseModel], data: Any, place: Place) -> Iterator[Fin
     fields = {name: (key, field) for key, field in model.model_fields.items() for name in _input_names(key, field)}
     for name, value in data.items():
         here = (*place, name if isinstance(name, (str, int)) else str(name))
+        if name not in fields and issubclass(model, StrictModel):
+            continue  # an error, which the model tells
         if name not in fields:
             yield finding(here, value, "unknown key, ignored" + suggest(str(name), fields), "warning")
             continue
-        key, field = fields[name]
+        _, field = fields[name]
         for mark in field.metadata:
             if isinstance(mark, NoEffect) and value is not None:
                 yield finding(here, value, mark.text, "warning")
-        if key == "serializers" and isinstance(value, (list, tuple)):
-            yield from _skipped_serializers(value, here)
+            if isinstance(mark, Spoken) and isinstance(value, (list, tuple)):
+                yield from _skipped_serializers(value, mark.names, here)
         yield from _value_keys(field.annotation, value, here)
 
 
@@ -77,9 +79,9 @@ def _is_meant(choice: Any, value: Any) -> bool:
     return not tags or value.get("type") in tags
 
 
-def _skipped_serializers(names: Any, place: Place) -> Iterator[Finding]:
+def _skipped_serializers(names: Any, spoken: tuple[str, ...], place: Place) -> Iterator[Finding]:
     for index, name in enumerate(names):
-        if isinstance(name, str) and name not in SERIALIZERS and name in SERIALIZERS_LATER:
+        if isinstance(name, str) and name not in spoken and name in SERIALIZERS_KNOWN:
             yield finding((*place, index), name, "not supported by this version, skipped", "warning")
 
 

@@ -5,14 +5,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
 
 from proxy.config.fields import (
-    SERIALIZERS,
+    SERIALIZERS_DEFAULT,
     Identifier,
     Model,
     NoEffect,
     Port,
     SerializerNames,
+    StrictModel,
     Text,
     UnixPath,
+    WebSocketSerializerNames,
     checked,
     integer,
     one_of,
@@ -27,6 +29,8 @@ HOUR_MS = 3_600_000
 Milliseconds = Annotated[int, integer(1, HOUR_MS, "ms")]
 # Crossbar.io's 0 is "no deadline"; everything here has one, so it leaves the decision to Limits, as if not given.
 HandshakeMilliseconds = Annotated[int, integer(1000, 24 * HOUR_MS, "ms", zero="the one of limits")]
+# 512 is the least that a RawSocket peer can announce; every message of our own fits.
+MessageOut = Annotated[int, integer(512, 64 * MIB, "octets", zero="any size")]
 PingMilliseconds = Annotated[int, integer(1000, 24 * HOUR_MS, "ms", zero="off")]
 
 
@@ -78,6 +82,22 @@ class UnixEndpoint(Model):
 Endpoint: TypeAlias = Annotated[TcpEndpoint | UnixEndpoint, Field(discriminator="type")]
 
 
+class DeflateOptions(StrictModel):
+    """permessage-deflate; for the meaning of each key see :class:`proxy.compression.Settings`."""
+
+    request_no_context_takeover: StrictBool = False
+    request_max_window_bits: Annotated[int, integer(9, 15, "bits", zero="no request")] = 0
+    no_context_takeover: StrictBool = False
+    max_window_bits: Annotated[int, integer(9, 15, "bits")] = 15
+    memory_level: Annotated[int, integer(1, 9)] = 8
+
+
+class CompressionOptions(StrictModel):
+    """Extensions that compress; without ``deflate`` there is none."""
+
+    deflate: DeflateOptions | None = None
+
+
 class WebSocketOptions(Model):
     """WebSocket options. Times in ms, sizes in octets. None: not given (see each key in docs/configuration.md)."""
 
@@ -105,7 +125,7 @@ class WebSocketOptions(Model):
     auto_ping_restart_on_any_traffic: StrictBool = False
     enable_flash_policy: Annotated[StrictBool | None, NoEffect()] = None
     flash_policy: Annotated[Any, NoEffect()] = None
-    compression: Annotated[dict[str, Any] | None, NoEffect("accepted, not negotiated: frames stay uncompressed")] = None
+    compression: CompressionOptions | None = None
     require_websocket_subprotocol: StrictBool = True
     show_server_version: StrictBool = False
 
@@ -173,6 +193,8 @@ class Limits(Model):
     :ivar high_water: queued octets per direction at which reading from the sender stops.
     :ivar low_water: queued octets at which it goes on.
     :ivar max_head_size: largest HTTP request head.
+    :ivar max_message_out: largest message that is sent to a WebSocket client; RawSocket clients announce theirs.
+    :ivar compression_memory: for the compression of all connections together; more of them get none.
     """
 
     handshake_timeout: Milliseconds = 10_000
@@ -182,6 +204,8 @@ class Limits(Model):
     high_water: Annotated[int, integer(1024, 64 * MIB, "octets")] = 262_144
     low_water: Annotated[int, integer(0, 64 * MIB, "octets")] = 65_536
     max_head_size: Annotated[int, integer(256, MIB, "octets")] = 16_384
+    max_message_out: MessageOut = 0
+    compression_memory: Annotated[int, integer(0, 1 << 40, "octets")] = 256 * MIB
 
     @model_validator(mode="after")
     def _low_below_high(self) -> "Limits":
@@ -193,6 +217,8 @@ class Limits(Model):
 _Auth: TypeAlias = Annotated[AuthConfig, BeforeValidator(lambda value: BUILTIN_AUTH if value is None else value)]
 ListenUrl: TypeAlias = Annotated[StrictStr, checked(parse_websocket_url)]
 _MaxConnections: TypeAlias = Annotated[int, integer(1, 10_000_000)]
+_SessionIds: TypeAlias = Annotated[Literal["router", "proxy"], one_of("router", "proxy")]
+"""Who chooses the session IDs that clients are told."""
 _LATER = NoEffect("accepted, has no effect")
 
 
@@ -203,11 +229,12 @@ class WebSocketTransport(Model):
     id: Identifier = "transport000"
     endpoint: Endpoint
     url: ListenUrl | None = None
-    serializers: SerializerNames = SERIALIZERS
+    serializers: WebSocketSerializerNames = SERIALIZERS_DEFAULT
     options: WebSocketOptions = WebSocketOptions()
     auth: _Auth = BUILTIN_AUTH
     max_connections: _MaxConnections = 50_000
     limits: Limits = Limits()
+    session_ids: _SessionIds = "router"
     debug: Annotated[StrictBool, _LATER] = False
     cookie: Annotated[dict[str, Any] | None, NoEffect("accepted, no cookie is set by this version")] = None
 
@@ -218,11 +245,12 @@ class RawSocketTransport(Model):
     type: Literal["rawsocket"] = "rawsocket"
     id: Identifier = "transport000"
     endpoint: Endpoint
-    serializers: SerializerNames = SERIALIZERS
+    serializers: SerializerNames = SERIALIZERS_DEFAULT
     options: RawSocketOptions = RawSocketOptions()
     auth: _Auth = BUILTIN_AUTH
     max_connections: _MaxConnections = 50_000
     limits: Limits = Limits()
+    session_ids: _SessionIds = "router"
     debug: Annotated[StrictBool, _LATER] = False
 
 

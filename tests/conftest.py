@@ -14,12 +14,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from support.clients import ClientDriver, find_node, install_js
+from support.matrix import feature_combinations
 from support.process import live_children, wait_until
 from support.proxies import Config, ProxyProcess
 from support.raw import joined
 from support.routers import CrossbarRouter, Router, XconnRouter, find_crossbar
 
 REQUIRE_PEERS = os.environ.get("WAMP_PROXY_REQUIRE_PEERS") == "1"
+PLAIN_SERIALIZERS = ["json", "msgpack", "cbor"]
+ALL_SERIALIZERS = [*PLAIN_SERIALIZERS, "ubjson", "flatbuffers"]
+ALL_SERIALIZERS += [f"{name}.batched" for name in PLAIN_SERIALIZERS]
 EXTRA_BACKENDS = ("crossbar_rs", "crossbar_ws", "xconn_rs", "xconn_ws", "xconn_ws_unix")
 _MISSING: dict[str, str] = {}
 
@@ -135,6 +139,40 @@ def main_proxy(_main_proxy: ProxyProcess, crossbar: CrossbarRouter) -> Iterator[
     _main_proxy.check_idle()
     wait_until(lambda: session_count(crossbar) <= before, "the router's sessions have ended")
     _main_proxy.check_log()
+
+
+@pytest.fixture(scope="session")
+def _feature_proxy(
+    crossbar: CrossbarRouter, xconn: XconnRouter, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProxyProcess]:
+    config = Config(tmp_path_factory.mktemp("features"))
+    for router in (crossbar, xconn):
+        for name, item in router.translating.items():
+            config.backend(f"{router.name}_{name}", item, role=f"{router.name}_{name}")
+    for front in sorted({combination.front for combination in feature_combinations()}):
+        role, transport, session_ids, *deflate = front.split("/")
+        keys: dict[str, Any] = {"role": role, "session_ids": session_ids}
+        if transport == "ws-tcp":
+            options = {"compression": {"deflate": {}}} if deflate else {}
+            config.listen("websocket", front, serializers=ALL_SERIALIZERS, options=options, **keys)
+        else:
+            config.listen("rawsocket", front, unix=transport == "rs-unix", **keys)
+    proxy = ProxyProcess(config)
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def feature_proxy(_feature_proxy: ProxyProcess, crossbar: CrossbarRouter) -> Iterator[ProxyProcess]:
+    """The proxy that does more than relay: translation, session IDs, batches, compression; see matrix.front_name().
+
+    After the test it must hold no more descriptors, and Crossbar.io no more sessions, than before.
+    """
+    before = session_count(crossbar)
+    yield _feature_proxy
+    _feature_proxy.check_idle()
+    wait_until(lambda: session_count(crossbar) <= before, "the router's sessions have ended")
+    _feature_proxy.check_log()
 
 
 def session_count(crossbar: CrossbarRouter) -> int:

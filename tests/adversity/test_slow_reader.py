@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from support import raw
 from support.census import assert_grown, cpu_seconds, rss
 from support.endpoints import Endpoint
+from support.flood import Flood
 from support.proxies import Config, ProxyProcess
 from support.raw import EVENT, GOODBYE, PUBLISH, WELCOME, Peer, PeerClosed, encode, hello
 from support.stub import StubRouter
@@ -49,49 +49,6 @@ def make_stage(tmp_path: Path, config: Config, make_proxy: Callable[..., Any]) -
         yield lambda stall: Stage(config, stub, make_proxy, stall)
 
 
-class Flood(threading.Thread):
-    """Sends messages until it is told to stop or the connection ends; counts what the socket took."""
-
-    def __init__(self, peer: Peer, message: list[Any]) -> None:
-        super().__init__(daemon=True)
-        self.peer, self.octets = peer, peer.frame(encode("cbor", message)) * 16
-        self.sent, self.seen, self.ended, self.is_over = 0, -1, threading.Event(), False
-        peer.wire.sock.settimeout(0.3)
-        self.start()
-
-    def run(self) -> None:
-        """Send."""
-        pending = memoryview(b"")
-        try:
-            while not self.is_over:
-                pending = pending or memoryview(self.octets)
-                try:
-                    count = self.peer.wire.sock.send(pending)
-                except TimeoutError:
-                    continue
-                self.sent += count
-                pending = pending[count:]
-        except OSError:
-            pass
-        self.ended.set()
-
-    def is_moving(self) -> bool:
-        """Whether the connection took something since the last question."""
-        seen, self.seen = self.seen, self.sent
-        return self.seen != seen
-
-    def settle(self) -> int:
-        """Octets taken once the connection takes no more."""
-        while self.is_moving():
-            time.sleep(0.4)
-        return self.sent
-
-    def stop(self) -> None:
-        """End the thread."""
-        self.is_over = True
-        self.join(5.0)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["websocket", "rawsocket"])
 @pytest.mark.parametrize("to_front", [True, False], ids=["to-front", "to-back"])
@@ -103,7 +60,7 @@ def test_slow_reader_slows_its_sender(kind: str, to_front: bool, make_stage: Cal
     sender, reader = (router, client) if to_front else (client, router)
     message = [EVENT, 1, 2, {}, ["x" * 8000]] if to_front else [PUBLISH, 1, {}, "com.example", ["x" * 8000]]
     before = rss(stage.proxy.pid)
-    flood = Flood(sender, message)
+    flood = Flood.of(sender, message)
     taken = flood.settle()
     assert taken < SOCKET_BUFFERS, f"{taken / MIB:.1f} MiB were taken for a peer that does not read"
     assert_grown(stage.proxy.pid, before, 4 * MIB + 2 * HIGH_WATER, "one slow reader")
@@ -133,7 +90,7 @@ def test_stalled_client_is_cut_off(kind: str, make_stage: Callable[[int], Stage]
     stage = make_stage(700)
     client, router = stage.session(kind)
     other = stage.session(kind)
-    flood = Flood(router, [EVENT, 1, 2, {}, ["x" * 8000]])
+    flood = Flood.of(router, [EVENT, 1, 2, {}, ["x" * 8000]])
     assert flood.ended.wait(20.0), "the router's connection of a stalled client is still open"
     flood.stop()
     router.wire.sock.settimeout(raw.TIMEOUT)
@@ -154,7 +111,7 @@ def test_stalled_router(make_stage: Callable[[int], Stage]) -> None:
     stage = make_stage(700)
     client, router = stage.session("rawsocket")
     before = rss(stage.proxy.pid)
-    flood = Flood(client, [PUBLISH, 1, {}, "com.example", ["x" * 8000]])
+    flood = Flood.of(client, [PUBLISH, 1, {}, "com.example", ["x" * 8000]])
     assert flood.settle() < SOCKET_BUFFERS
     assert_grown(stage.proxy.pid, before, 4 * MIB + 2 * HIGH_WATER, "one slow reader")
     flood.stop()
@@ -168,7 +125,7 @@ def test_many_slow_readers(make_stage: Callable[[int], Stage]) -> None:
     stage = make_stage(60_000)
     sessions = [stage.session("websocket") for _ in range(20)]
     before = rss(stage.proxy.pid)
-    floods = [Flood(router, [EVENT, 1, 2, {}, ["x" * 8000]]) for _, router in sessions]
+    floods = [Flood.of(router, [EVENT, 1, 2, {}, ["x" * 8000]]) for _, router in sessions]
     while sum(flood.is_moving() for flood in floods):
         time.sleep(0.4)
     assert_grown(stage.proxy.pid, before, len(sessions) * (3 * HIGH_WATER) + 4 * MIB, "many slow readers")

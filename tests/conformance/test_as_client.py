@@ -55,4 +55,4 @@ def test_group(program: str, group: str, tmp_path: Path) -> None:
         call(f"{url}/updateReports?agent={wstest.AGENT}")
     finally:
         server.kill()
-    wstest.check("client", group, wstest.results(reports))
+    wstest.check("client", group, wstest.results(reports), wstest.CASES[group])

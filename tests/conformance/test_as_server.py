@@ -14,7 +14,7 @@ from conformance import wstest
 from support.endpoints import free_port
 from support.process import Child
 
-pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(wstest.GROUP_TIMEOUT + 60)]
+pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,12 @@ def url(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     """Where a proxy process with an echoing transport listens."""
     port = free_port()
     endpoint = {"type": "tcp", "interface": "127.0.0.1", "port": port}
+    options = {"fail_by_drop": False, "compression": {"deflate": {}}}
     config = {
         "type": "proxy",
         "connections": {},
         "routes": {},
-        "transports": [{"type": "websocket.testee", "endpoint": endpoint, "options": {"fail_by_drop": False}}],
+        "transports": [{"type": "websocket.testee", "endpoint": endpoint, "options": options}],
     }
     path = tmp_path_factory.mktemp("testee") / "proxy.json"
     path.write_text(json.dumps(config))
@@ -39,18 +40,31 @@ def url(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         proxy.kill()
 
 
-@pytest.mark.parametrize("group", wstest.GROUPS)
-def test_group(program: str, url: str, group: str, tmp_path: Path) -> None:
-    reports = tmp_path / "reports"
+def run(program: str, url: str, cases: list[str], folder: Path, timeout: float) -> dict[str, wstest.Result]:
+    """Let the fuzzing client run these cases; results by case ID. ``timeout`` in seconds."""
+    reports = folder / "reports"
     spec = {
         "outdir": str(reports),
         "servers": [{"agent": wstest.AGENT, "url": url}],
-        "cases": [f"{group}.*"],
+        "cases": cases,
         "exclude-cases": [],
         "exclude-agent-cases": {},
     }
-    command = wstest.argv(program, "fuzzingclient", spec, tmp_path)
-    subprocess.run(
-        command, cwd=tmp_path, env=wstest.environment(), capture_output=True, timeout=wstest.GROUP_TIMEOUT, check=True
-    )
-    wstest.check("server", group, wstest.results(reports))
+    command = wstest.argv(program, "fuzzingclient", spec, folder)
+    subprocess.run(command, cwd=folder, env=wstest.environment(), capture_output=True, timeout=timeout, check=True)
+    return wstest.results(reports)
+
+
+@pytest.mark.timeout(wstest.GROUP_TIMEOUT + 60)
+@pytest.mark.parametrize("group", wstest.GROUPS)
+def test_group(program: str, url: str, group: str, tmp_path: Path) -> None:
+    found = run(program, url, [f"{group}.*"], tmp_path, wstest.GROUP_TIMEOUT)
+    wstest.check("server", group, found, wstest.CASES[group])
+
+
+@pytest.mark.timeout(wstest.COMPRESSION_TIMEOUT + 60)
+@pytest.mark.parametrize("subgroup", wstest.COMPRESSION)
+def test_compression(program: str, url: str, subgroup: str, tmp_path: Path) -> None:
+    cases = wstest.compression_cases(subgroup)
+    found = run(program, url, cases, tmp_path, wstest.COMPRESSION_TIMEOUT)
+    wstest.check("server", subgroup, found, len(cases))

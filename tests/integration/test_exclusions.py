@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.clients import EXPECTED, SCENARIOS
-from support.matrix import CLIENTS, EXCLUSIONS, JSON_ONLY, ROUTERS, Combination, Exclusion
+from support.matrix import CLIENTS, DEFLATES, EXCLUSIONS, JSON_ONLY, ROUTERS, Combination, Exclusion
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
 STEP = 1.5
@@ -47,3 +47,24 @@ def test_xconn_client_takes_less_than_a_mebibyte(transport: str, crossbar, get_c
     """The reason for its smaller payload: a message of a little more than 1 MiB ends its connection or never comes."""
     results = get_client("xconn").run(crossbar.direct[transport], "cbor", {"payload": SCENARIOS["payload"]}, step=STEP)
     assert "error" in results["payload"]
+
+
+@pytest.mark.parametrize("client", ["xconn", "autobahn-js"])
+def test_no_batches_but_autobahn_pythons(client: str, crossbar, get_client) -> None:
+    """The reason why only one client speaks batches in the matrix."""
+    run = get_client(client).run(crossbar.rich, "json", {"rpc": {}}, batched=True, step=STEP)
+    assert "error" in run["rpc"], run
+
+
+def test_no_parameters_for_xconns_compression(crossbar, get_client) -> None:
+    """The reason why it is compressed in one way only."""
+    run = get_client("xconn").run(crossbar.rich, "json", {"rpc": {}}, deflate=DEFLATES["bits-9"], step=STEP)
+    assert "the client has no parameters for its compression" in run["rpc"]["error"]
+
+
+def test_crossbar_serves_no_flatbuffers() -> None:
+    """The reason why FlatBuffers are not in the matrix: Crossbar.io always makes the batched serializer, too."""
+    from autobahn.wamp.serializer import FlatBuffersSerializer
+
+    with pytest.raises(AssertionError, match="batching"):
+        FlatBuffersSerializer(batched=True)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from support.clients import EXPECTED, ClientDriver
-from support.matrix import SERIALIZERS, Combination, combinations, scenarios_of, wrong
+from support.matrix import (
+    DEFLATES,
+    SERIALIZERS,
+    Combination,
+    combinations,
+    feature_combinations,
+    scenarios_of,
+    wrong,
+)
 from support.proxies import ProxyProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
@@ -29,5 +37,17 @@ def test_every_way_to_the_router(backend: str, serializer: str, main_proxy: Prox
     router = backend.split("_")[0]
     scenarios = scenarios_of(Combination("autobahn-python", router, "ws-tcp", serializer))
     results = get_client("autobahn-python").run(main_proxy.endpoints[f"{backend}/ws-tcp"], serializer, scenarios)
+    assert set(results) >= set(scenarios)
+    assert not wrong(results, EXPECTED)
+
+
+@pytest.mark.parametrize("combination", feature_combinations(), ids=str)
+def test_scenarios_with_features(combination: Combination, feature_proxy: ProxyProcess, get_client) -> None:
+    """The same with translation, the proxy's own session IDs, batches and compression on the way."""
+    client: ClientDriver = get_client(combination.client)
+    endpoint = feature_proxy.endpoints[combination.front]
+    scenarios = scenarios_of(combination)
+    keys = {"batched": combination.batched, "deflate": DEFLATES.get(combination.deflate)}
+    results = client.run(endpoint, combination.serializer, scenarios, **keys)
     assert set(results) >= set(scenarios)
     assert not wrong(results, EXPECTED)

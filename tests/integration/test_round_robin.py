@@ -13,7 +13,7 @@ from support import raw
 from support.endpoints import Endpoint, free_port
 from support.process import wait_until
 from support.proxies import Config
-from support.raw import ABORT, WELCOME, hello
+from support.raw import ABORT, GOODBYE, WELCOME, hello
 from support.stub import StubRouter
 
 
@@ -108,22 +108,56 @@ def test_router_that_died_and_came_back(tmp_path: Path, config: Config, make_pro
             wait_until(lambda: login(front, a, b) == 1, "the second router is asked again", 30.0, 0.2)
 
 
-@pytest.mark.parametrize("fault", ["drops-the-handshake", "refuses-the-serializer"])
+def refuse(stub: StubRouter, fault: str) -> int:
+    """Take a connection and refuse its serializer, whose number is returned."""
+    wire = stub.accept_wire()
+    serializer = wire.read(4)[1] & 15
+    if fault == "refuses-the-serializer":
+        wire.write(b"\x7f\x10\0\0")
+    wire.close()
+    return serializer
+
+
+FAULTS = ["drops-the-handshake", "refuses-the-serializer"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_router_that_refuses_the_serializer(
     fault: str, tmp_path: Path, config: Config, make_proxy: Callable[..., Any]
 ) -> None:
-    """A router that does not take the client's serializer: a clear ABORT instead of silence."""
+    """It is joined with another one at once, and the next client's login does not cost an attempt more."""
+    with StubRouter(unix(tmp_path, "stub")) as stub:
+        config.stub("stub", stub.endpoint)
+        front = config.listen()
+        make_proxy(config)
+        for number in range(3):
+            client = raw.dial(front, "msgpack")
+            client.send(hello())
+            if number == 0:
+                assert refuse(stub, fault) == raw.SERIALIZERS["msgpack"]
+            router, _ = stub.accept_session(number + 1)
+            assert router.serializer == "cbor"
+            assert client.recv_type(WELCOME)[1] == number + 1
+            client.send([GOODBYE, {}, "com.example.bye"])
+            assert router.recv_type(GOODBYE)[2] == "com.example.bye"
+            router.send([GOODBYE, {}, "com.example.answer"])
+            assert client.recv_type(GOODBYE)[2] == "com.example.answer"
+            client.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_router_that_refuses_every_serializer(
+    fault: str, tmp_path: Path, config: Config, make_proxy: Callable[..., Any]
+) -> None:
+    """A clear ABORT instead of silence."""
     with StubRouter(unix(tmp_path, "stub")) as stub:
         config.stub("stub", stub.endpoint)
         front = config.listen()
         make_proxy(config)
         client = raw.dial(front, "msgpack")
         client.send(hello())
-        wire = stub.accept_wire()
-        assert wire.read(4)[1] & 15 == raw.SERIALIZERS["msgpack"]
-        if fault == "refuses-the-serializer":
-            wire.write(b"\x7f\x10\0\0")
-        wire.close()
+        order = [raw.SERIALIZERS[name] for name in ("msgpack", "cbor", "json")]
+        assert [refuse(stub, fault) for _ in order] == order
         messages, _ = client.recv_end()
         assert [message[0] for message in messages] == [ABORT]
-        assert "msgpack" in messages[0][1]["message"]
+        assert "takes the client's serializer msgpack" in messages[0][1]["message"]

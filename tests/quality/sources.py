@@ -14,7 +14,7 @@ PROXY = SRC / "proxy"
 COMPILE_ROOT = SRC / "_relay.pyx"
 
 TEXT_SUFFIXES = {
-    ".py", ".pyi", ".pyx", ".pxi", ".pxd", ".h", ".c", ".js",
+    ".py", ".pyi", ".pyx", ".pxi", ".pxd", ".h", ".c", ".cpp", ".js",
     ".md", ".toml", ".txt", ".json", ".yaml", ".yml", ".in", ".conf", ".cfg",
 }  # fmt: skip
 TEXT_NAMES = {"Makefile", "run", ".gitignore", ".gitattributes"}

@@ -11,13 +11,18 @@ import pytest
 from quality import sources
 
 # Parts that turn octets into answers. They know no descriptor, no clock, no connection.
-SANS_IO = ["ws", "rawsocket", "framing", "scan_json", "scan_msgpack", "scan_cbor", "wamp"]
+SANS_IO = [
+    "sink", "ws", "rawsocket", "framing", "batch", "deflate", "wamp", "notes", "sids",
+    *(part for part in sources.includes() if part.startswith(("scan_", "fields", "rewrite", "translate"))),
+]  # fmt: skip
 INPUT_OUTPUT = re.compile(
     r"\b(?:conn_t|loop_t|recv\w*|send(?:msg|to)?|epoll\w*|eventfd\w*|clock_gettime|accept4?|connect|close)\b(?=\s*[(*])"
 )
 # Parts that move octets and do not read messages; link is where both meet.
 TRANSPORT = ["buf", "pool", "rings", "timers", "conn", "loop"]
-READS_MESSAGES = re.compile(r"\b(?:scan_(?:json|msgpack|cbor)|wamp_plan|wamp_type)\s*\(")
+READS_MESSAGES = re.compile(
+    r"\b(?:scan_(?:json|msgpack|cbor|ubjson|flatbuffers)|wamp_plan|wamp_type|fields_\w+|rewrite|translate)\s*\("
+)
 
 
 def code(part: str) -> str:

@@ -19,7 +19,7 @@ LINE_LENGTH_MAX = 120
 MACHINE_PATH = re.compile(r"(?<![\w.$}*])/(?:home|root|Users|work)/(?!(?:me|user|you)\b)\w+")
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b")
 # Files that no linter of ours measures.
-UNLINTED = {".h", ".c", ".pxd", ""}
+UNLINTED = {".h", ".c", ".cpp", ".pxd", ""}
 
 
 def name(path: Path) -> str:

@@ -28,6 +28,26 @@ def rss(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+class Peak:
+    """The most resident memory of a process from now on (the kernel's own high-water mark, reset here).
+
+    :param pid: process to watch.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+        self.before = rss(pid)
+
+    def check(self, limit: int, what: str) -> None:
+        """Assert that it never had ``limit`` octets more than at the start; nothing is said about sanitizer builds."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        most = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+        grown = most - self.before
+        if os.environ.get("WAMP_PROXY_BUILD_MODE") != "asan":
+            assert grown < limit, f"{what}: {grown / (1 << 20):.1f} MiB at most, allowed are {limit / (1 << 20):.1f}"
+
+
 def assert_grown(pid: int, before: int, limit: int, what: str) -> None:
     """Assert that resident memory has grown by less than ``limit`` octets since it was ``before``.
 

@@ -16,10 +16,27 @@ from autobahn.asyncio.rawsocket import WampRawSocketClientFactory  # noqa: E402
 from autobahn.asyncio.wamp import ApplicationSession  # noqa: E402
 from autobahn.asyncio.websocket import WampWebSocketClientFactory  # noqa: E402
 from autobahn.wamp import ApplicationError, CallResult, ComponentConfig  # noqa: E402
-from autobahn.wamp.serializer import CBORSerializer, JsonSerializer, MsgPackSerializer  # noqa: E402
+from autobahn.wamp.serializer import (  # noqa: E402
+    CBORSerializer,
+    FlatBuffersSerializer,
+    JsonSerializer,
+    MsgPackSerializer,
+    UBJSONSerializer,
+)
 from autobahn.wamp.types import CallOptions, PublishOptions, RegisterOptions, SubscribeOptions  # noqa: E402
+from autobahn.websocket.compress import (  # noqa: E402
+    PerMessageDeflateOffer,
+    PerMessageDeflateResponse,
+    PerMessageDeflateResponseAccept,
+)
 
-SERIALIZERS = {"json": JsonSerializer, "msgpack": MsgPackSerializer, "cbor": CBORSerializer}
+SERIALIZERS = {
+    "json": JsonSerializer,
+    "msgpack": MsgPackSerializer,
+    "cbor": CBORSerializer,
+    "ubjson": UBJSONSerializer,
+    "flatbuffers": FlatBuffersSerializer,
+}
 STEP = 20.0
 
 
@@ -52,12 +69,12 @@ class Client(ApplicationSession):
 async def connect(job: dict[str, Any]) -> Client:
     """A joined session."""
     loop = asyncio.get_running_loop()
-    endpoint, serializer = job["endpoint"], SERIALIZERS[job["serializer"]]()
+    endpoint, serializer = job["endpoint"], SERIALIZERS[job["serializer"]](batched=job["batched"])
     session = Client(job["realm"])
     factory: Any
     if endpoint["kind"] == "websocket":
         factory = WampWebSocketClientFactory(lambda: session, url=endpoint["url"], serializers=[serializer], loop=loop)
-        factory.setProtocolOptions(openHandshakeTimeout=10, closeHandshakeTimeout=5)
+        factory.setProtocolOptions(openHandshakeTimeout=10, closeHandshakeTimeout=5, **compression(job["deflate"]))
     else:
         factory = WampRawSocketClientFactory(lambda: session, serializer=serializer)
     if endpoint["path"]:
@@ -65,7 +82,31 @@ async def connect(job: dict[str, Any]) -> Client:
     else:
         await loop.create_connection(factory, endpoint["host"], endpoint["port"])
     await asyncio.wait_for(session.joined, STEP)
+    if endpoint["kind"] == "websocket":
+        check_negotiated(session._transport, job)
     return session
+
+
+def compression(deflate: dict[str, Any] | None) -> dict[str, Any]:
+    """Protocol options that offer permessage-deflate with parameters for both directions, or nothing."""
+    if deflate is None:
+        return {}
+
+    def accept(response: Any) -> Any:
+        return PerMessageDeflateResponseAccept(response) if isinstance(response, PerMessageDeflateResponse) else None
+
+    offer = PerMessageDeflateOffer(True, True, deflate["no_context"], deflate["bits"])
+    return {"perMessageCompressionOffers": [offer], "perMessageCompressionAccept": accept}
+
+
+def check_negotiated(transport: Any, job: dict[str, Any]) -> None:
+    """Raise RuntimeError unless subprotocol and compression are those that the job asks for."""
+    protocol = f"wamp.2.{job['serializer']}" + (".batched" if job["batched"] else "")
+    if transport.websocket_protocol_in_use != protocol:
+        raise RuntimeError(f"asked for {protocol}, the server speaks {transport.websocket_protocol_in_use}")
+    extensions = transport.websocket_extensions_in_use
+    if bool(extensions) != (job["deflate"] is not None):
+        raise RuntimeError(f"asked for compression {job['deflate']}, the server speaks {extensions}")
 
 
 async def leave(session: Client) -> None:

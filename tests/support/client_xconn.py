@@ -21,14 +21,24 @@ SERIALIZERS = {
     "cbor": serializers.CBORSerializer,
 }
 STEP = 20.0
+DEFLATE_DEFAULT = {"no_context": False, "bits": 0}
 
 
 async def connect(job: dict[str, Any]) -> AsyncSession:
     """A joined session."""
     endpoint = job["endpoint"]
     url = f"unix+rs://{endpoint['path']}" if endpoint["path"] else endpoint["url"]
+    if job["batched"]:
+        raise NotImplementedError("the client has no batched subprotocols")
+    if job["deflate"] not in (None, DEFLATE_DEFAULT):
+        raise NotImplementedError("the client has no parameters for its compression")
     client = AsyncClient(auth.AnonymousAuthenticator(""), SERIALIZERS[job["serializer"]]())
-    return await asyncio.wait_for(client.connect(url, job["realm"]), STEP)
+    session = await asyncio.wait_for(client.connect(url, job["realm"]), STEP)
+    if endpoint["kind"] == "websocket":
+        extensions = session._base_session.transport._websocket.protocol.extensions
+        if bool(extensions) != (job["deflate"] is not None):
+            raise RuntimeError(f"asked for compression {job['deflate']}, the server speaks {extensions}")
+    return session
 
 
 class Scenarios:

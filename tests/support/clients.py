@@ -128,12 +128,18 @@ class ClientDriver:
         scenarios: dict[str, dict[str, Any]],
         *,
         realm: str = "realm1",
+        batched: bool = False,
+        deflate: dict[str, Any] | None = None,
         step: float = 20.0,
         timeout: float = 60.0,
     ) -> dict[str, dict[str, Any]]:
         """Run scenarios over three sessions of this client; ``{scenario: {"observed": ...} | {"error": text}}``.
 
         ``step`` bounds each scenario in the client, ``timeout`` the whole job here, both in seconds.
+
+        :param batched: speak the serializer's batched subprotocol.
+        :param deflate: parameters of permessage-deflate for both directions: ``no_context`` and window ``bits`` (0:
+            any); None: no compression. When the other side does otherwise that is an error of every scenario.
         """
         if self._child is None or self._child.process.poll() is not None:
             self._child = self._start()
@@ -142,6 +148,8 @@ class ClientDriver:
             "id": number,
             "endpoint": endpoint.as_job(),
             "serializer": serializer,
+            "batched": batched,
+            "deflate": deflate,
             "realm": realm,
             "prefix": f"com.example.{self.name.replace('-', '_')}{number}.",
             "scenarios": scenarios,

@@ -7,6 +7,8 @@ fails there in the way written here, so that the table shrinks as soon as a peer
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,19 +18,49 @@ CLIENTS = ("autobahn-python", "xconn", "autobahn-js")
 ROUTERS = ("crossbar", "xconn")
 TRANSPORTS = ("ws-tcp", "rs-tcp", "rs-unix")
 SERIALIZERS = ("json", "msgpack", "cbor")
+SESSION_IDS = ("router", "proxy")
+DEFLATES: dict[str, dict[str, Any]] = {
+    "default": {"no_context": False, "bits": 0},
+    "no-context": {"no_context": True, "bits": 0},
+    "bits-9": {"no_context": False, "bits": 9},
+}
+"""permessage-deflate as clients ask for it, both directions alike; xconn's client knows the default only."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One cell of the matrix."""
+    """One cell of the matrix.
+
+    :param back: the only serializer that the proxy speaks to the router; empty: that of the client.
+    :param batched: the client speaks the batched subprotocol.
+    :param deflate: a name in DEFLATES; empty: no compression.
+    :param session_ids: who draws them, as in the configuration.
+    """
 
     client: str
     router: str
     transport: str
     serializer: str
+    back: str = ""
+    batched: bool = False
+    deflate: str = ""
+    session_ids: str = "router"
 
     def __str__(self) -> str:
-        return f"{self.client}-{self.transport}-{self.serializer}-{self.router}"
+        parts = [self.client, self.transport, self.serializer + ("_batched" if self.batched else "")]
+        parts += [self.deflate] if self.deflate else []
+        parts += ["sids"] if self.session_ids == "proxy" else []
+        return "-".join([*parts, self.router + (f"_{self.back}" if self.back else "")])
+
+    @property
+    def front(self) -> str:
+        """Name of the endpoint of the feature proxy that it uses."""
+        return front_name(self.router, self.back, self.transport, self.session_ids, bool(self.deflate))
+
+
+def front_name(router: str, back: str, transport: str, session_ids: str, deflate: bool) -> str:
+    """Name of an endpoint of the proxy that has all features."""
+    return f"{router}_{back or 'any'}/{transport}/{session_ids}" + ("/deflate" if deflate else "")
 
 
 @dataclass(frozen=True)
@@ -113,6 +145,67 @@ def combinations() -> list[Combination]:
     """All that are possible."""
     cells = [Combination(c, r, t, s) for c in CLIENTS for r in ROUTERS for t in TRANSPORTS for s in SERIALIZERS]
     return [cell for cell in cells if is_possible(cell)]
+
+
+PAIRS = [(front, back) for front in SERIALIZERS for back in SERIALIZERS if front != back]
+
+
+def translated() -> Iterator[Combination]:
+    """Every client and router with every pair of different serializers.
+
+    Client transport alternates, so that each of them meets each pair, client and router; where the router knows lists
+    of session IDs each cell comes with either kind of session IDs, else they alternate, too.
+    """
+    for number, (client, router, pair) in enumerate(itertools.product(CLIENTS, ROUTERS, PAIRS)):
+        front, back = pair
+        transport = TRANSPORTS[(number + number // len(PAIRS)) % 3]
+        if client == "autobahn-js" and front != "json":
+            transport = "ws-tcp"
+        for session_ids in SESSION_IDS if router == "crossbar" else SESSION_IDS[number % 2 :][:1]:
+            yield Combination(client, router, transport, front, back, session_ids=session_ids)
+
+
+def renumbered() -> Iterator[Combination]:
+    """``session_ids: proxy`` where nothing is translated: every client, router and serializer; transports alternate."""
+    for number, (client, router, front) in enumerate(itertools.product(CLIENTS, ROUTERS, SERIALIZERS)):
+        transport = TRANSPORTS[(number + number // 3) % 3]
+        if client == "autobahn-js" and front != "json":
+            transport = "ws-tcp"
+        yield Combination(client, router, transport, front, session_ids="proxy")
+
+
+def batched() -> Iterator[Combination]:
+    """Batches of every serializer to every serializer and router; session IDs alternate."""
+    for number, (router, front, back) in enumerate(itertools.product(ROUTERS, SERIALIZERS, ("", *SERIALIZERS))):
+        if front != back:
+            session_ids = SESSION_IDS[(number // 2) % 2]
+            yield Combination("autobahn-python", router, "ws-tcp", front, back, batched=True, session_ids=session_ids)
+
+
+def compressed() -> Iterator[Combination]:
+    """Compression as each client can have it, with every serializer; batches, routers and the rest alternate."""
+    for number, (client, front, deflate) in enumerate(itertools.product(CLIENTS, SERIALIZERS, DEFLATES)):
+        if client == "xconn" and deflate != "default":
+            continue
+        router, session_ids = ROUTERS[number % 2], SESSION_IDS[(number // 2) % 2]
+        back = ("", *SERIALIZERS)[number % 4]
+        yield Combination(
+            client, router, "ws-tcp", front, "" if back == front else back, deflate=deflate, session_ids=session_ids
+        )
+        if client == "autobahn-python":
+            other = SERIALIZERS[(number + 1) % 3]
+            yield Combination(client, "crossbar", "ws-tcp", front, other * (other != front), True, deflate, "proxy")
+
+
+def other_serializers() -> Iterator[Combination]:
+    """UBJSON, which goes to a router that speaks the same: of the peers only autobahn-python and Crossbar.io do."""
+    for session_ids in SESSION_IDS:
+        yield Combination("autobahn-python", "crossbar", "ws-tcp", "ubjson", session_ids=session_ids)
+
+
+def feature_combinations() -> list[Combination]:
+    """What is run with the features that a plain relay has not."""
+    return [*translated(), *renumbered(), *batched(), *compressed(), *other_serializers()]
 
 
 def scenarios_of(combination: Combination) -> dict[str, dict[str, Any]]:

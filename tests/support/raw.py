@@ -19,9 +19,10 @@ from typing import Any
 import cbor2
 import msgpack
 
+from support import rare
 from support.endpoints import Endpoint
 
-SERIALIZERS = {"json": 1, "msgpack": 2, "cbor": 3}
+SERIALIZERS = {"json": 1, "msgpack": 2, "cbor": 3, **rare.SERIALIZERS}
 OP_CONT, OP_TEXT, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG = 0, 1, 2, 8, 9, 10
 RS_MESSAGE, RS_PING, RS_PONG = 0, 1, 2
 HELLO, WELCOME, ABORT, CHALLENGE, AUTHENTICATE, GOODBYE, ERROR = 1, 2, 3, 4, 5, 6, 8
@@ -45,6 +46,8 @@ def encode(serializer: str, message: Any) -> bytes:
         return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
     if serializer == "msgpack":
         return bytes(msgpack.packb(message, use_bin_type=True))
+    if serializer in rare.SERIALIZERS:
+        return rare.encode(serializer, message)
     return cbor2.dumps(message)
 
 
@@ -53,7 +56,9 @@ def decode(serializer: str, data: bytes) -> Any:
     if serializer == "json":
         return json.loads(data)
     if serializer == "msgpack":
-        return msgpack.unpackb(data, raw=False)
+        return msgpack.unpackb(data, raw=False, strict_map_key=False)
+    if serializer in rare.SERIALIZERS:
+        return rare.decode(serializer, data)
     return cbor2.loads(data)
 
 
@@ -270,6 +275,8 @@ class WebSocketPeer(Peer):
 
     kind = "websocket"
     auto_pong = True
+    last_rsv = 0
+    """The reserved bits of the last data frame that was received."""
 
     def ws_frame(
         self, opcode: int, payload: bytes, fin: bool = True, masked: bool | None = None, rsv: int = 0
@@ -309,11 +316,21 @@ class WebSocketPeer(Peer):
         assert masked == self.server, f"frame {first:#x}: masked={masked}, we are server={self.server}"
         key = self.wire.read(4) if masked else b""
         payload = self.wire.read(length)
+        if not first & 8:
+            self.last_rsv = first >> 4 & 7
+        else:
+            assert not first & 0x70, f"control frame with reserved bits: {first:#x}"
         return first & 15, bool(first & 128), mask(payload, key) if masked else payload
 
     def recv_payload(self) -> bytes:
         """The next message's payload; pings are answered, a close frame is answered and raises PeerClosed."""
-        message = b""
+        message = self.recv_data()
+        assert not self.last_rsv, "reserved bits without an extension"
+        return message
+
+    def recv_data(self) -> bytes:
+        """The same, whatever the reserved bits are; ``last_rsv`` holds those of the first frame."""
+        message, rsv = b"", 0
         while True:
             opcode, fin, payload = self.recv_frame()
             if opcode == OP_PING:
@@ -325,7 +342,10 @@ class WebSocketPeer(Peer):
                 expected = OP_TEXT if self.serializer == "json" else OP_BINARY
                 assert opcode in (OP_CONT, expected), f"opcode {opcode} for {self.serializer}"
                 message += payload
+                rsv |= self.last_rsv
+                assert opcode != OP_CONT or not self.last_rsv, "reserved bits in a continuation"
                 if fin:
+                    self.last_rsv = rsv
                     return message
 
     def end(self, payload: bytes) -> None:

@@ -16,6 +16,11 @@ from support.process import Child, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 REALM = "realm1"
+META_REALM = "realm2"
+"""A second realm, where nobody is but the sessions of one test."""
+HISTORY_REALM = "realm3"
+HISTORY_TOPIC = "com.example.history"
+"""The realm and the topic whose events Crossbar.io keeps."""
 
 
 def find_crossbar() -> str | None:
@@ -31,7 +36,8 @@ class Router:
     """A running router.
 
     ``direct`` holds the endpoints clients use without a proxy, by transport name (``ws-tcp``, ``rs-tcp``, ``rs-unix``);
-    ``backends`` the connection items a proxy uses, by a name of our own.
+    ``backends`` the connection items a proxy uses, by a name of our own; ``translating`` those that speak one
+    serializer only, by its name, and ``any``, which speaks the client's own.
     """
 
     name = ""
@@ -41,6 +47,21 @@ class Router:
         self.direct: dict[str, Endpoint] = {}
         self.backends: dict[str, dict[str, Any]] = {}
         self.child: Child
+
+    @property
+    def translating(self) -> dict[str, dict[str, Any]]:
+        """Connection items by the only serializer they speak; CBOR goes over WebSocket, the others over RawSocket."""
+        auth: dict[str, Any] = {"anonymous": {"type": "static"}}
+        items: dict[str, dict[str, Any]] = {"any": {"transport": self.any_serializer.as_backend(), "auth": auth}}
+        for serializer, transport in (("json", "rs-unix"), ("msgpack", "rs-tcp"), ("cbor", "ws-tcp")):
+            way = self.direct[transport].as_backend() | {"serializers": [serializer]}
+            items[serializer] = {"transport": way | {"serializer": serializer}, "auth": auth}
+        return items
+
+    @property
+    def any_serializer(self) -> Endpoint:
+        """The endpoint that takes the most serializers."""
+        return self.direct["ws-tcp"]
 
     def add_direct(self, **endpoints: Endpoint) -> None:
         """Take endpoints under their transport names."""
@@ -69,7 +90,8 @@ class Router:
 class CrossbarRouter(Router):
     """Crossbar.io with one realm; role ``anonymous`` may do everything and everything discloses who did it.
 
-    The Unix socket ``proxy.sock`` takes identities that a proxy asserts (``anonymous-proxy``).
+    The Unix socket ``proxy.sock`` takes identities that a proxy asserts (``anonymous-proxy``). ``rich`` is a WebSocket
+    endpoint with compression and UBJSON beside the others, each of them batched, too (FlatBuffers it cannot serve).
     """
 
     name = "crossbar"
@@ -83,6 +105,7 @@ class CrossbarRouter(Router):
             unix=Endpoint("rawsocket", path=str(directory / "direct.sock")),
         )
         proxy = Endpoint("rawsocket", path=str(directory / "proxy.sock"))
+        self.rich = Endpoint("websocket", free_port())
         (directory / "config.json").write_text(json.dumps(self._config(proxy)))
         self.backends = {
             "crossbar": {"transport": proxy.as_backend(), "auth": {"anonymous-proxy": {"type": "static"}}},
@@ -111,7 +134,11 @@ class CrossbarRouter(Router):
             for endpoint in [*self.direct.values(), proxy]
         ]
         transports[-1]["auth"] = {"anonymous-proxy": {"type": "static"}}
-        realms = [{"name": name, "roles": roles} for name in (REALM, "realm2")]
+        rich = {"type": "websocket", "endpoint": self.rich.as_config(), "options": {"compression": {"deflate": {}}}}
+        transports.append(rich | {"serializers": ["json", "msgpack", "cbor", "ubjson"]})
+        realms: list[dict[str, Any]] = [{"name": name, "roles": roles} for name in (REALM, META_REALM, HISTORY_REALM)]
+        history = {"uri": HISTORY_TOPIC, "match": "exact", "limit": 99}
+        realms[2]["store"] = {"type": "memory", "event-history": [history]}
         return {
             "version": 2,
             "controller": {},
@@ -123,6 +150,12 @@ class CrossbarRouter(Router):
         super().wait_ready(timeout)
         path = self.backends["crossbar"]["transport"]["endpoint"]["path"]
         wait_until(lambda: os.path.exists(path), "crossbar listens for proxies", timeout)
+        wait_until(lambda: self._answers(self.rich), "crossbar listens with all serializers", timeout, 0.1)
+
+    @property
+    def any_serializer(self) -> Endpoint:
+        """The endpoint that takes the most serializers."""
+        return self.rich
 
 
 class XconnRouter(Router):

@@ -6,6 +6,7 @@ Real routers show that the proxy works; this one shows what the proxy does when 
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from support.endpoints import Endpoint
@@ -17,15 +18,23 @@ ROUTER_ROLES: dict[str, Any] = {
 }
 
 
+class RefusedSerializer(Exception):
+    """The stub has refused the serializer named."""
+
+
 class StubRouter:
     """Listens on a Unix or TCP socket; every accept_*() call handles one connection of the proxy.
 
     :param endpoint: where to listen.
     :param backlog: 0 for a router that is up but does not take connections any more.
+    :param speaks: serializers that it takes; others it refuses.
+    :param takes: octets of the longest message that it announces over RawSocket, a power of two from 512.
     """
 
-    def __init__(self, endpoint: Endpoint, backlog: int = 128) -> None:
-        self.endpoint = endpoint
+    def __init__(
+        self, endpoint: Endpoint, backlog: int = 128, speaks: Sequence[str] = tuple(SERIALIZERS), takes: int = 1 << 24
+    ) -> None:
+        self.endpoint, self.speaks, self.takes = endpoint, speaks, takes
         family = socket.AF_UNIX if endpoint.path else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         if not endpoint.path:
@@ -50,12 +59,23 @@ class StubRouter:
             assert octets[0] == 0x7F, octets
             assert octets[2:] == b"\0\0", octets
             names = {number: name for name, number in SERIALIZERS.items()}
-            wire.write(octets)
-            return RawSocketPeer(wire, names[octets[1] & 15], server=True)
+            name = names[octets[1] & 15]
+            if name not in self.speaks:
+                wire.write(b"\x7f\x10\0\0")
+                wire.close()
+                raise RefusedSerializer(name)
+            wire.write(bytes([0x7F, (self.takes.bit_length() - 10) << 4 | octets[1] & 15, 0, 0]))
+            return RawSocketPeer(wire, name, server=True)
         self.last_head = wire.read_head()
         fields = dict(line.split(": ", 1) for line in self.last_head.decode().split("\r\n")[1:-2])
         fields = {name.lower(): value for name, value in fields.items()}
-        protocol = fields["sec-websocket-protocol"].split(",")[0].strip()
+        offered = [part.strip() for part in fields["sec-websocket-protocol"].split(",")]
+        spoken = [name for name in offered if name.removeprefix("wamp.2.") in self.speaks]
+        if not spoken:
+            wire.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            wire.close()
+            raise RefusedSerializer(offered[0].removeprefix("wamp.2."))
+        protocol = spoken[0]
         wire.write(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Accept: {accept_key(fields['sec-websocket-key'])}\r\n"

@@ -5,9 +5,15 @@ process.removeAllListeners("warning");
 process.on("warning", () => {}); // the library's RawSocket transport still says "new Buffer"
 console.log = console.error; // only answers go to standard output
 
-if (typeof globalThis.WebSocket === "undefined") {
-  globalThis.WebSocket = require("ws");
-}
+const WebSocket = require("ws");
+const sockets = []; // the library keeps its own from us
+let deflate = null; // what the next connection offers
+globalThis.WebSocket = class extends WebSocket {
+  constructor(url, protocols) {
+    super(url, protocols, { perMessageDeflate: deflate || true });
+    sockets.push(this);
+  }
+};
 const autobahn = require("autobahn");
 const readline = require("readline");
 
@@ -34,15 +40,24 @@ async function until(condition, what) {
   }
 }
 
+// Parameters of permessage-deflate as the library wants them; every message is worth compressing.
+function deflateOptions({ no_context, bits }) {
+  const options = { threshold: 0, serverNoContextTakeover: no_context, clientNoContextTakeover: no_context };
+  return bits ? { ...options, serverMaxWindowBits: bits, clientMaxWindowBits: bits } : options;
+}
+
 function connect(job) {
   const endpoint = job.endpoint;
   const transport = { type: endpoint.kind };
+  const protocol = "wamp.2." + job.serializer + (job.batched ? ".batched" : "");
+  deflate = job.deflate && deflateOptions(job.deflate);
   if (endpoint.kind === "websocket") {
     transport.url = endpoint.url;
     transport.serializers = [SERIALIZERS[job.serializer]()];
+    transport.protocols = [protocol];
   } else {
     transport.serializers = [SERIALIZERS[job.serializer]()];
-    transport.protocols = ["wamp.2." + job.serializer];
+    transport.protocols = [protocol];
     if (endpoint.path) transport.path = endpoint.path;
     else Object.assign(transport, { host: endpoint.host, port: endpoint.port });
   }
@@ -55,11 +70,12 @@ function connect(job) {
   const opened = new Promise((resolve, reject) => {
     connection.onopen = (session) => {
       const spoken = connection.transport.info.protocol;
-      if (spoken === "wamp.2." + job.serializer) resolve({ connection, session });
-      else {
-        reject(new Error("asked for wamp.2." + job.serializer + ", the library speaks " + spoken));
-        connection.close();
-      }
+      const extensions = endpoint.kind === "websocket" ? sockets.pop().extensions : "";
+      if (spoken !== protocol) reject(new Error("asked for " + protocol + ", the library speaks " + spoken));
+      else if (Boolean(extensions) !== Boolean(job.deflate)) {
+        reject(new Error("asked for compression " + JSON.stringify(job.deflate) + ", the server speaks " + extensions));
+      } else return resolve({ connection, session });
+      connection.close();
     };
     connection.onclose = (reason, details) => {
       reject(new Error("closed: " + reason + " " + JSON.stringify(details)));

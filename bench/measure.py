@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peers.base import Backend, Unavailable, free_port, process_end
+from peers.base import Backend, Peer, Unavailable, free_port, process_end
 
 BENCH = Path(__file__).resolve().parent
 TOOLS = BENCH / "build"
@@ -43,9 +44,15 @@ class Router:
         assert self.process.stdout is not None
         if not self.process.stdout.readline().startswith("wamp-router ready"):
             raise Unavailable("the stand-in router did not start")
+        self.counts: dict[str, Any] = {}
 
     def stop(self) -> None:
-        """Ends it."""
+        """Ends it; what it counted is in self.counts."""
+        if self.process.poll() is None and self.process.stdout is not None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired, json.JSONDecodeError):
+                out, _ = self.process.communicate(timeout=5)
+                self.counts = json.loads(out)
         process_end(self.process, 5)
 
 
@@ -67,6 +74,16 @@ def run_load(target: str, **options: Any) -> dict[str, Any]:
         raise RuntimeError(f"the load generator failed: {done.stderr.strip()}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def check_session_ids(peer: Peer) -> None:
+    """Whether session IDs are whose they should be: a set-up whose option has no effect must not be measured."""
+    sessions = 10
+    raw = run_load(peer.target(), mode="identify", path=peer.path, sessions=sessions, warmup=0, duration=0.01)
+    expected = sessions if peer.replaces_session_ids else 0
+    if raw["errors"] or raw["session_ids_replaced"] != expected:
+        why = raw["first_error"] or f"{raw['session_ids_replaced']} of {sessions} session IDs are not the router's"
+        raise Unavailable(f"{why}; expected {expected}: {peer.log_tail()[-300:]}")
 
 
 class IdleLoad:

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from scenarios import COSTS, NOT_MEASURABLE, Cost
+
 Results = dict[str, Any]
 
 
@@ -172,12 +174,92 @@ def idle_table(results: Results, scenario: str) -> str:
     return table(["", "KiB per session", "sessions held", "MiB before"], rows)
 
 
+def feature_table(results: Results, scenario: str) -> str:
+    """What the ways of a scenario cost, each by the first."""
+    about = results["scenarios"][scenario]
+    rows = []
+    for way, text in about["ways"].items():
+        against = ratios(results, scenario, "cpu_us", way, about["base"])
+        found = [middle(results, scenario, way, f) for f in ("per_second", "cpu_us", "octets", "p50", "cpu_share")]
+        rate, cpu, octets, p50, share = found
+        rows.append([text["label"], number(rate), number(cpu), number(median(against) if against else None)])
+        rows[-1] += [number(octets), number(p50), "-" if share is None else f"{share:.0%}"]
+    unit = about["unit"]
+    header = ["", f"{unit}s/s", f"CPU us/{unit}", "x first", f"octets/{unit} at the client", "p50 us", "of its core"]
+    return table(header, rows)
+
+
+# --- what each feature costs ---------------------------------------------------------------------------------------
+
+
+def cost(results: Results, c: Cost) -> dict[str, Any] | None:
+    """One row; None when this run did not measure it.
+
+    `ratio`: as measured. `concerned`: the same if the whole difference falls on the messages that the feature concerns.
+    """
+    measured = ratios(results, c.scenario, "cpu_us", c.way, c.base)
+    if not measured:
+        return None
+    concerned = [1 + (r - 1) / c.concerned for r in measured]
+    reached = None if c.limit is None else median(concerned) <= c.limit
+    return {
+        "feature": c.feature,
+        "work": c.work,
+        "unit": results["scenarios"][c.scenario]["unit"],
+        "base_us": middle(results, c.scenario, c.base, "cpu_us"),
+        "us": middle(results, c.scenario, c.way, "cpu_us"),
+        "base_octets": middle(results, c.scenario, c.base, "octets"),
+        "octets": middle(results, c.scenario, c.way, "octets"),
+        "ratio": round(median(measured), 4),
+        "concerned": round(median(concerned), 4),
+        "share": round(c.concerned, 3),
+        "rounds": [round(r, 4) for r in measured],
+        "limit": c.limit,
+        "reached": reached,
+    }
+
+
+def costs(results: Results) -> list[dict[str, Any]]:
+    """All rows that this run measured."""
+    return [row for row in (cost(results, c) for c in COSTS) if row]
+
+
+def costs_table(results: Results) -> str:
+    """The costs as Markdown."""
+    rows = []
+    for c in costs(results):
+        spread = f"{min(c['rounds']):.3g} .. {max(c['rounds']):.3g}"
+        verdict = "" if c["reached"] is None else "yes" if c["reached"] else "**no**"
+        concerned = f"{c['concerned']:.3g}" if c["share"] < 1 else ""
+        cpu, octets = (f"{number(c['base_' + figure])} -> {number(c[figure])}" for figure in ("us", "octets"))
+        limit = "" if c["limit"] is None else f"<= {c['limit']:g}"
+        measured = [cpu, f"{c['ratio']:.3g}", spread, concerned, octets]
+        rows.append([c["feature"], c["work"], c["unit"], *measured, limit, verdict])
+    header = ["feature", "work", "per", "CPU us", "x", "rounds", "x, messages concerned", "octets at the client"]
+    return table([*header, "to reach", "reached"], rows, texts=3) if rows else ""
+
+
+COSTS_TEXT = (
+    "CPU of the proxy without and with the feature, per what is counted, with all messages that belong to it. Without: "
+    "a plain relay; for translation our own relay of the same messages untranslated; Crossbar.io's proxy where it is "
+    "named. Ratios are taken within a round. *x, messages concerned*: where only some of the messages hold session "
+    "IDs, the whole difference is counted as theirs, and the limit is for them. "
+    f"Where nothing is to be measurable the limit is {NOT_MEASURABLE:g}; the first rows tell how far two processes of "
+    "the very same set-up differ."
+)
+
+
 def peers_of(results: Results, scenario: str) -> list[tuple[str, dict[str, Any]]]:
     """The peers that took part in a scenario, in the order of the table."""
     return [(name, about) for name, about in results["peers"].items() if results["data"][scenario].get(name)]
 
 
-TABLES: dict[str, Callable[[Results, str], str]] = {"calls": calls_table, "logins": logins_table, "idle": idle_table}
+TABLES: dict[str, Callable[[Results, str], str]] = {
+    "calls": calls_table,
+    "logins": logins_table,
+    "idle": idle_table,
+    "feature": feature_table,
+}
 
 PLACEMENT = {
     "split": "what is measured has the first core to itself, load generator and stand-in router share the others",
@@ -189,7 +271,7 @@ PLACEMENT = {
 def markdown(results: Results) -> str:
     """The whole report."""
     m = results["machine"]
-    quick = "; QUICK run: one second per figure, not for publication" if results["quick"] else ""
+    quick = "; QUICK run: a second at most per figure, not for publication" if results["quick"] else ""
     virtual = " (virtual machine)" if m["virtual"] else ""
     about = (
         f"{results['taken']}; {results['rounds']} interleaved round(s), medians{quick}. "
@@ -204,6 +286,9 @@ def markdown(results: Results) -> str:
             "Ratios, taken within a round. *Unix*: the way to the router is a Unix socket, else TCP.",
             reached,
         ]
+    features = costs_table(results)
+    if features:
+        parts += ["## What each feature costs", COSTS_TEXT, features]
     for name, scenario in results["scenarios"].items():
         parts += [f"## {name}: {scenario['text']}", TABLES[scenario["kind"]](results, name)]
     parts += [
@@ -247,14 +332,17 @@ def plot(results: Results, folder: Path) -> bool:
     mpl.rcParams["svg.hashsalt"] = "wamp-proxy"  # the same figures give the same file
     from matplotlib import pyplot
 
-    names = [n for n in results["scenarios"] if results["data"][n]]
-    columns = min(3, len(names))
+    names = [n for n, about in results["scenarios"].items() if results["data"][n] and about["kind"] in PANELS]
+    rows = [c for c in costs(results) if "Crossbar.io" not in c["feature"]]
+    columns = min(3, len(names)) or 1
     lines = -(-len(names) // columns)
-    figure, axes = pyplot.subplots(lines, columns, figsize=(4.2 * columns, 2.5 * lines), squeeze=False)
-    for axis in axes.flat[len(names) :]:
-        axis.set_visible(False)
-    for axis, name in zip(axes.flat, names, strict=False):
-        panel(axis, results, name)
+    heights = [2.5] * lines + ([0.8 + 0.22 * len(rows)] if rows else [])
+    figure = pyplot.figure(figsize=(4.2 * max(columns, 2), sum(heights)))
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    for i, name in enumerate(names):
+        panel(figure.add_subplot(grid[i // columns, i % columns]), results, name)
+    if rows:
+        costs_panel(figure.add_subplot(grid[-1, :]), rows)
     figure.tight_layout()
     figure.savefig(folder / "latest.png", dpi=120, metadata={"Software": None})
     figure.savefig(folder / "latest.svg", metadata={"Date": None, "Creator": None})
@@ -286,10 +374,27 @@ def panel(axis: Any, results: Results, name: str) -> None:
     axis.spines[["top", "right", "bottom"]].set_visible(False)
 
 
+def costs_panel(axis: Any, rows: list[dict[str, Any]]) -> None:
+    """The costs of features, as ratios."""
+    shown = list(reversed(rows))
+    texts = [f"{c['feature'].replace('`', '')}: {c['work']}" for c in shown]
+    end = cut([c["ratio"] for c in shown])
+    drawn = axis.barh(texts, [min(c["ratio"], end) for c in shown], color=COLOURS["ours"])
+    labels = [f"{c['ratio']:.3g}" + (" (cut off)" if c["ratio"] > end else "") for c in shown]
+    axis.bar_label(drawn, labels, padding=3, fontsize=8)
+    axis.axvline(1, color="#444444", linewidth=0.8)
+    axis.set_xlim(0, end * 1.2)
+    axis.set_title("what each feature costs: CPU with it by CPU without it", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.tick_params(axis="x", bottom=False, labelbottom=False)
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
+
+
 def write(results: Results, folder: Path) -> None:
     """All files, into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     results["targets"] = targets(results)
+    results["costs"] = costs(results)
     (folder / "latest.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     text = markdown(results)
     if plot(results, folder):

@@ -3,7 +3,8 @@
     python bench/run.py [--quick] [--rounds 3] [--only haproxy,calls-1x1] [--out FOLDER]
 
 Rounds are interleaved: every round goes through all peers for one scenario before the next round begins, so that a
-machine that gets slower for a while is slower for all. Figures are medians of the rounds; ratios are taken within a
+machine that gets slower for a while is slower for all. The features' scenarios compare ways: set-ups of one peer, or
+what its clients do. Figures are medians of the rounds; ratios are taken within a
 round. See README.md.
 """
 
@@ -15,7 +16,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,44 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import measure
 import peers
 import report
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One kind of work. load: options of the load generator."""
-
-    name: str
-    text: str
-    kind: str  # "calls", "logins" or "idle"
-    load: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 3.0
-
-
-SCENARIOS = (
-    Scenario(
-        "calls-10x16", "10 sessions, 16 calls in flight each, 64 octets", "calls", {"sessions": 10, "inflight": 16}
-    ),
-    Scenario(
-        "calls-200x1", "200 sessions, 1 call in flight each, 64 octets", "calls", {"sessions": 200, "inflight": 1}
-    ),
-    Scenario("calls-1x1", "1 session, 1 call in flight, 64 octets", "calls", {"sessions": 1, "inflight": 1}),
-    Scenario(
-        "calls-64k",
-        "10 sessions, 1 call in flight each, 64 KiB",
-        "calls",
-        {"sessions": 10, "inflight": 1, "payload": 65536},
-    ),
-    Scenario("logins", "8 at a time: connect, handshakes, HELLO, WELCOME, GOODBYE, close", "logins", {"sessions": 8}),
-    Scenario("idle", "2,000 joined sessions that do nothing", "idle", {"sessions": 2000}),
-)
-
+from scenarios import FEATURES, SCENARIOS, STANDARD, Scenario, Way
 
 #: A round is undisturbed when other work takes at most this share of one core.
 QUIET = 0.05
 
 
 class Bench:
-    """The peers that run, and all figures taken so far: data[scenario][peer] = list of figures, one per round."""
+    """The peers that run, and all figures taken so far: data[scenario][way] = list of figures, one per round."""
 
     def __init__(self, options: argparse.Namespace, workdir: Path) -> None:
         self.options = options
@@ -74,6 +44,7 @@ class Bench:
         self.missing: dict[str, str] = {}
         self.data: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self.syscalls: dict[str, dict[str, float]] = {}
+        self.refused: list[str] = []
 
     def start(self, kind: type[peers.Peer], folder: str) -> tuple[peers.Peer, measure.Router]:
         """A fresh peer with a stand-in router of its own."""
@@ -92,53 +63,56 @@ class Bench:
         return peer, router
 
     def start_all(self, names: set[str]) -> None:
-        """Starts every peer asked for; one that cannot run here is noted and left out."""
-        for kind in peers.ALL:
-            if names and kind.name not in names:
+        """Starts every peer named; one that cannot run here is noted and left out."""
+        for kind in peers.EVERY:
+            if kind.name not in names:
                 continue
             try:
                 self.versions[kind.name] = kind().version()
                 self.running[kind.name] = self.start(kind, kind.name)
                 peer = self.running[kind.name][0]
+                measure.check_session_ids(peer)
                 threads = measure.threads_of(peer.pids())
                 self.setups[kind.name] = peer.setup() + (f" (threads: {threads})" if threads else "")
             except peers.Unavailable as why:
+                for part in self.running.pop(kind.name, ()):
+                    part.stop()
                 self.missing[kind.name] = str(why)
                 print(f"{kind.name}: LEFT OUT: {why}", file=sys.stderr)
 
     def stop_all(self) -> None:
         """Ends all peers and routers."""
-        for peer, router in self.running.values():
+        for name, (peer, router) in self.running.items():
             peer.stop()
             router.stop()
+            if router.counts.get("errors"):
+                self.refused.append(f"the router behind {name}: {router.counts['first_error']}")
         self.running.clear()
 
-    def measure(self, scenario: Scenario, name: str) -> dict[str, Any]:
+    def measure(self, scenario: Scenario, way: Way) -> dict[str, Any]:
         """One round of one scenario through one peer."""
         if scenario.kind == "idle":
-            return self.measure_idle(scenario, name)
-        peer, router = self.running[name]
+            return self.measure_idle(scenario, way.peer)
+        peer, router = self.running[way.peer]
         pids = peer.pids()
-        seconds = 1.0 if self.options.quick else scenario.seconds
+        seconds = min(scenario.seconds / 3, 1.0) if self.options.quick else scenario.seconds
         raw = measure.run_load(
             peer.target(),
-            mode=scenario.kind,
-            path=peer.path,
-            duration=seconds,
-            cpu_of=[*pids, router.process.pid],
-            **scenario.load,
+            **{"mode": scenario.mode, "path": peer.path, "duration": seconds, "cpu_of": [*pids, router.process.pid]}
+            | dict(scenario.load)
+            | dict(way.load),
         )
         if router.process.poll() is not None:
-            raise SystemExit(f"the stand-in router of {name} was ended by somebody else: nothing to measure")
+            raise SystemExit(f"the stand-in router of {way.peer} was ended by somebody else: nothing to measure")
         if raw["errors"]:
-            print(f"{name}: {raw['first_error']}; it printed: {peer.log_tail()[-300:]}", file=sys.stderr)
+            print(f"{way.name}: {raw['first_error']}; it printed: {peer.log_tail()[-300:]}", file=sys.stderr)
         return figures(raw, pids, router.process.pid)
 
-    def measure_undisturbed(self, scenario: Scenario, name: str) -> dict[str, Any]:
+    def measure_undisturbed(self, scenario: Scenario, way: Way) -> dict[str, Any]:
         """A round, repeated while other work disturbs it; the least disturbed one counts, whatever its figures are."""
         tries: list[dict[str, Any]] = []
         while True:
-            tries.append(self.measure(scenario, name))
+            tries.append(self.measure(scenario, way))
             best = min(tries, key=lambda r: float(r.get("other_cpu_share") or 0))
             if (best.get("other_cpu_share") or 0) <= QUIET or len(tries) > self.options.patience:
                 return best | {"tries": len(tries)}
@@ -168,18 +142,26 @@ class Bench:
             "first_error": load.error or raw.get("first_error", ""),
         }
 
+    def ways(self, scenario: Scenario) -> list[Way]:
+        """The ways of a scenario whose peers run."""
+        if scenario.ways:
+            return [w for w in scenario.ways if w.peer in self.running]
+        standard = [kind for kind in peers.ALL if kind.name in self.running and kind.name in self.options.standard]
+        return [Way(k.name, k.label, k.name) for k in standard if scenario.kind != "idle" or k.name != "none"]
+
     def run(self, scenarios: list[Scenario]) -> None:
         """All scenarios, rounds and peers."""
         for scenario in scenarios:
-            names = [n for n in self.running if scenario.kind != "idle" or n != "none"]
-            self.data[scenario.name] = {name: [] for name in names}
+            ways = self.ways(scenario)
+            self.data[scenario.name] = {way.name: [] for way in ways}
             for turn in range(self.options.rounds):
-                for name in names:
-                    result = self.measure_undisturbed(scenario, name)
-                    self.data[scenario.name][name].append(result)
-                    print(f"{scenario.name:12} round {turn + 1}  {name:9} {brief(result)}", flush=True)
+                # small differences are looked for between features' ways: none has the same place in every round
+                for way in ways[turn % len(ways) :] + ways[: turn % len(ways)] if scenario.ways and ways else ways:
+                    result = self.measure_undisturbed(scenario, way)
+                    self.data[scenario.name][way.name].append(result)
+                    print(f"{scenario.name:15} round {turn + 1}  {way.name:12} {brief(result)}", flush=True)
             if scenario.kind == "calls":
-                self.count_syscalls(scenario, names)
+                self.count_syscalls(scenario, [way.peer for way in ways])
 
     def count_syscalls(self, scenario: Scenario, names: list[str]) -> None:
         """A short run of its own per peer: counting costs time."""
@@ -189,7 +171,7 @@ class Bench:
             count = measure.syscalls_per_call(self.counter, peer.pids(), peer.target(), path=peer.path, **scenario.load)
             if count is not None:
                 self.syscalls[scenario.name][name] = count
-        print(f"{scenario.name:12} system calls per call: {self.syscalls[scenario.name]}", flush=True)
+        print(f"{scenario.name:15} system calls per call: {self.syscalls[scenario.name]}", flush=True)
 
     def results(self, scenarios: list[Scenario]) -> dict[str, Any]:
         """What goes into latest.json."""
@@ -201,15 +183,21 @@ class Bench:
             "machine": measure.machine() | {"cores": len(CORES)},
             "peers": {
                 kind.name: {"label": kind.label, "version": self.versions[kind.name], "setup": self.setups[kind.name]}
-                for kind in peers.ALL
+                for kind in peers.EVERY
                 if kind.name in self.setups
             },
             "missing": self.missing,
-            "scenarios": {s.name: {"text": s.text, "kind": s.kind} for s in scenarios},
+            "scenarios": {s.name: self.about(s) for s in scenarios},
             "syscalls_per_call": self.syscalls,
             "syscalls_counted_by": self.counter.method,
             "data": self.data,
         }
+
+    def about(self, scenario: Scenario) -> dict[str, Any]:
+        """What the report needs to know of a scenario."""
+        ways = {way.name: {"label": way.label, "peer": way.peer} for way in self.ways(scenario)}
+        base = scenario.ways[0].name if scenario.ways else ""
+        return {"text": scenario.text, "kind": scenario.kind, "unit": scenario.unit, "base": base, "ways": ways}
 
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -225,7 +213,7 @@ def place(placement: str, peer: peers.Peer, router: measure.Router) -> None:
 
 
 def figures(raw: dict[str, Any], pids: list[int], router: int) -> dict[str, Any]:
-    """The figures of a run of calls or logins out of what the load generator printed."""
+    """The figures of a run out of what the load generator printed: each, count: what this scenario counts."""
     count = raw["count"]
     cpu_ns = sum(raw["cpu"][str(pid)]["cpu_ns"] for pid in pids)
     other_ns = raw["machine_busy_ns"] - cpu_ns - raw["own_cpu_ns"] - raw["cpu"][str(router)]["cpu_ns"]
@@ -243,6 +231,7 @@ def figures(raw: dict[str, Any], pids: list[int], router: int) -> dict[str, Any]
         "router_cpu_us": each(raw["cpu"][str(router)]["cpu_ns"]),
         "load_cpu_us": each(raw["own_cpu_ns"]),
         "results_per_read": round(count / raw["reads"], 2) if raw["reads"] else None,
+        "octets": round((raw["octets_sent"] + raw["octets_received"]) / count, 1) if count else None,
         "latency_us": raw["latency_us"],
         "errors": raw["errors"],
         "first_error": raw["first_error"],
@@ -262,22 +251,36 @@ def brief(result: dict[str, Any]) -> str:
     return f"{result['per_second']:10.0f}/s {cpu}  p50 {latency['p50']:.1f} p99 {latency['p99']:.1f} us{trouble}"
 
 
-def chosen(only: str) -> tuple[list[Scenario], set[str]]:
-    """Scenarios and peer names out of --only; none of a kind means all of it."""
+GROUPS = {"standard": STANDARD, "features": FEATURES}
+
+
+def chosen(only: str) -> tuple[list[Scenario], set[str], set[str]]:
+    """Scenarios, peers to start, and those of the side-by-side tables, out of --only; none of a kind means all of it.
+
+    In the features' tables a peer's name stands for all set-ups of that program.
+    """
     words = set(filter(None, only.split(",")))
-    known = {s.name for s in SCENARIOS} | {p.name for p in peers.ALL}
+    names = {kind.name for kind in peers.EVERY}
+    known = {s.name for s in SCENARIOS} | names | set(GROUPS)
     if words - known:
         raise SystemExit(f"--only: {', '.join(sorted(words - known))}: unknown; known are {', '.join(sorted(known))}")
-    scenarios = [s for s in SCENARIOS if s.name in words] or list(SCENARIOS)
-    return scenarios, {p.name for p in peers.ALL} & words
+    groups = [s for name, group in GROUPS.items() if name in words for s in group]
+    scenarios = [s for s in SCENARIOS if s.name in words or s in groups] or list(SCENARIOS)
+    asked = names & words or names
+    standard = {kind.name for kind in peers.ALL} & asked
+    of_features = {kind.name for kind in peers.EVERY if {kind.name, kind.family} & asked}
+    needed = {way.peer for s in scenarios for way in s.ways} & of_features
+    if any(not s.ways for s in scenarios):
+        needed |= standard
+    return scenarios, needed, standard
 
 
 def options_read() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one round of one second, fewer idle sessions")
+    parser.add_argument("--quick", action="store_true", help="one round of a second or half, fewer idle sessions")
     parser.add_argument("--rounds", type=int, default=None, help="rounds per scenario (default 3; quick: 1)")
-    parser.add_argument("--only", default="", help="scenarios and peers, separated by commas")
+    parser.add_argument("--only", default="", help="scenarios, peers, standard, features: separated by commas")
     parser.add_argument(
         "--placement",
         choices=sorted(PLACEMENTS),
@@ -313,21 +316,24 @@ def bench(options: argparse.Namespace) -> Iterator[Bench]:
 
 
 def main() -> int:
-    """Runs what the command line asks for; 1 when a run had errors."""
+    """Runs what the command line asks for; 1 when a run had errors, or when a set-up of ours did not start."""
     options = options_read()
-    scenarios, names = chosen(options.only)
+    scenarios, names, options.standard = chosen(options.only)
     measure.build_tools()
     os.sched_setaffinity(0, PLACEMENTS[options.placement][1])  # and what is started from here on
     with bench(options) as it:
         it.start_all(names)
         it.run(scenarios)
         results = it.results(scenarios)
+        it.stop_all()  # what the routers have to say comes at their end
     report.write(results, options.out)
     print(f"\n{(options.out / 'latest.md').read_text(encoding='utf-8')}")
-    broken = [
-        f"{scenario} through {peer}: {r['first_error']}"
-        for scenario, by_peer in results["data"].items()
-        for peer, rounds in by_peer.items()
+    ours = {kind.name for kind in peers.EVERY if kind.family == "ours"}
+    broken = [f"{name}: {why}" for name, why in results["missing"].items() if name in ours] + it.refused
+    broken += [
+        f"{scenario} through {way}: {r['first_error']}"
+        for scenario, by_way in results["data"].items()
+        for way, rounds in by_way.items()
         for r in rounds
         if r["errors"]
     ]

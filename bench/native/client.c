@@ -13,13 +13,11 @@ enum { RECV_ROOM = 256 * 1024, SPREAD = 64 };
 
 setup_t setup;
 
-/* CALL = head, request, tail; RESULT ends with echo */
-static struct {
-    uint8_t head[16];
-    uint8_t *tail;
-    size_t head_len, tail_len;
-    span_t echo;
-} call;
+static payload_t payload;
+static request_t call, yield, publish[2]; /* publish: without and with acknowledge */
+static uint64_t first_publication;        /* the ID of the first EVENT: they count up from there */
+
+static const char procedure[] = "bench.echo", work[] = "bench.work", topic[] = "bench.topic";
 
 static void lost(client_t *c, const char *why) {
     client_close(c);
@@ -29,38 +27,28 @@ static void lost(client_t *c, const char *why) {
 /* --- sending -------------------------------------------------------------------------------------------------------
  */
 
-/* Queues a frame of len octets; the caller fills the payload in place and calls frame_end with what this returns. */
-static uint8_t *frame_begin(client_t *c, frame_kind_t kind, size_t len, uint32_t *key) {
-    uint8_t *dst = buf_reserve(&c->out, WIRE_HEADER_MAX + len);
-    *key = (uint32_t)random_next(&setup.random);
-    size_t at = wire_header(dst, setup.framing, kind, setup.ser == SER_JSON, len, true, *key);
-    c->out.end += at + len;
-    return dst + at;
-}
-
-static void frame_end(uint8_t *payload, size_t len, uint32_t key) {
-    if (setup.framing == FRAMING_WEBSOCKET) wire_mask(payload, len, key);
-}
-
-static void frame_queue(client_t *c, frame_kind_t kind, const uint8_t *p, size_t len) {
-    uint32_t key;
-    uint8_t *payload = frame_begin(c, kind, len, &key);
-    memcpy(payload, p, len);
-    frame_end(payload, len, key);
-}
-
 void client_call(client_t *c) {
-    uint8_t request[24];
-    writer_t w = {setup.ser, request, setup.ser == SER_JSON};
-    put_uint(&w, ++c->requests);
-    size_t request_len = (size_t)(w.p - request), len = call.head_len + request_len + call.tail_len;
-    uint32_t key;
-    uint8_t *p = frame_begin(c, FRAME_MESSAGE, len, &key);
-    memcpy(p, call.head, call.head_len);
-    memcpy(p + call.head_len, request, request_len);
-    memcpy(p + call.head_len + request_len, call.tail, call.tail_len);
-    frame_end(p, len, key);
+    c->requests++;
+    request_put(&c->channel, &call, &payload, c->requests, c->requests);
     c->sent_ns[c->requests % setup.inflight] = now_ns();
+}
+
+unsigned client_publish_batch(void) { return setup.inflight > 1 ? setup.inflight / 2 : 1; }
+
+void client_publish(client_t *c, bool acknowledge) {
+    c->requests++;
+    const request_t *r = c->publish[acknowledge] ? c->publish[acknowledge] : &publish[acknowledge];
+    request_put(&c->channel, r, &payload, c->requests, c->requests);
+    c->sent_ns[c->requests % setup.inflight] = now_ns();
+}
+
+void client_list(client_t *c, publish_options_t *options) {
+    for (int i = 0; i < 2; i++) {
+        if (!c->publish[i]) c->publish[i] = malloc(sizeof *c->publish[i]);
+        if (!c->publish[i]) die("out of memory", NULL);
+        options->acknowledge = i;
+        request_make(c->publish[i], setup.ser, WAMP_PUBLISH, topic, options);
+    }
 }
 
 static void put_client_role(writer_t *w, const char *role) {
@@ -90,7 +78,7 @@ static void hello_queue(client_t *c) {
     put_end(&w, '}');
     put_end(&w, '}');
     put_end(&w, ']');
-    frame_queue(c, FRAME_MESSAGE, text, (size_t)(w.p - text));
+    channel_put(&c->channel, text, (size_t)(w.p - text));
     c->state = CLIENT_HELLO;
 }
 
@@ -103,43 +91,39 @@ void client_goodbye(client_t *c) {
     put_end(&w, '}');
     put_text(&w, "wamp.close.close_realm");
     put_end(&w, ']');
-    frame_queue(c, FRAME_MESSAGE, text, (size_t)(w.p - text));
+    channel_put(&c->channel, text, (size_t)(w.p - text));
     c->state = CLIENT_LEAVING;
 }
 
-void client_prepare(void) {
-    writer_t w = {setup.ser, call.head, false};
-    put_array(&w, 5);
-    put_uint(&w, WAMP_CALL);
-    call.head_len = (size_t)(w.p - call.head);
-    call.tail = malloc(setup.payload + 128);
-    if (!call.tail) die("out of memory", NULL);
-    w = (writer_t){setup.ser, call.tail, setup.ser == SER_JSON};
+/* [SUBSCRIBE, REGISTER or CALL, 1, {}, uri] */
+static void enrol_queue(client_t *c, unsigned type, const char *uri) {
+    uint8_t text[128];
+    writer_t w = {setup.ser, text, false};
+    put_array(&w, 4);
+    put_uint(&w, type);
+    put_uint(&w, 1);
     put_map(&w, 0);
     put_end(&w, '}');
-    put_text(&w, "bench.echo");
-    const uint8_t *echo = w.p;
-    put_array(&w, 1);
-    if (setup.ser == SER_JSON) { /* JSON has no octet strings: the same number of characters */
-        *w.p++ = '"';
-        memset(w.p, 'x', setup.payload);
-        w.p += setup.payload;
-        *w.p++ = '"';
-        put_end(&w, ']');
-        put_end(&w, ']');
-    } else {
-        put_bin_header(&w, setup.payload);
-        for (size_t i = 0; i < setup.payload; i++) *w.p++ = (uint8_t)random_next(&setup.random);
-    }
-    call.tail_len = (size_t)(w.p - call.tail);
-    call.echo = (span_t){echo, (size_t)(w.p - echo)};
+    put_text(&w, uri);
+    put_end(&w, ']');
+    channel_put(&c->channel, text, (size_t)(w.p - text));
+}
+
+void client_prepare(void) {
+    bool callees = setup.source && setup.source->role == ROLE_CALLER;
+    publish_options_t acknowledged = {.acknowledge = true};
+    payload_make(&payload, setup.ser, setup.payload, setup.document, &setup.random);
+    request_make(&call, setup.ser, WAMP_CALL, callees ? work : procedure, NULL);
+    request_make(&yield, setup.ser, WAMP_YIELD, NULL, NULL);
+    request_make(&publish[0], setup.ser, WAMP_PUBLISH, topic, NULL);
+    request_make(&publish[1], setup.ser, WAMP_PUBLISH, topic, &acknowledged);
 }
 
 /* --- connecting ----------------------------------------------------------------------------------------------------
  */
 
 static void events_set(client_t *c) {
-    uint32_t events = EPOLLIN | (c->state == CLIENT_CONNECTING || buf_len(&c->out) ? EPOLLOUT : 0);
+    uint32_t events = EPOLLIN | (c->state == CLIENT_CONNECTING || buf_len(&c->channel.out) ? EPOLLOUT : 0);
     if (events == c->events) return;
     struct epoll_event ev = {.events = events, .data.ptr = c};
     epoll_ctl(setup.epoll, c->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, c->fd, &ev);
@@ -155,28 +139,39 @@ static void source_choose(int fd) {
 }
 
 static void handshake_queue(client_t *c) {
-    uint8_t *dst = buf_reserve(&c->out, 1024);
+    buf_t *out = &c->channel.out;
+    uint8_t *dst = buf_reserve(out, 1024);
     c->state = CLIENT_HANDSHAKE;
     if (setup.framing == FRAMING_RAWSOCKET) {
         dst[0] = 0x7f, dst[1] = (uint8_t)(0xf0 | setup.ser), dst[2] = dst[3] = 0;
-        c->out.end += 4;
+        out->end += 4;
         return;
     }
     uint64_t nonce[2] = {random_next(&setup.random), random_next(&setup.random)};
     char key[24];
     base64((const uint8_t *)nonce, sizeof nonce, key);
     ws_accept(key, sizeof key, c->accept);
-    c->out.end += (size_t)snprintf((char *)dst, 1024,
-                                   "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                                   "Sec-WebSocket-Key: %.*s\r\nSec-WebSocket-Version: 13\r\n"
-                                   "Sec-WebSocket-Protocol: wamp.2.%s\r\n\r\n",
-                                   setup.path, setup.host, (int)sizeof key, key, serializer_name(setup.ser));
+    int n = snprintf((char *)dst, 1024,
+                     "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                     "Sec-WebSocket-Key: %.*s\r\nSec-WebSocket-Version: 13\r\n",
+                     setup.path, setup.host, (int)sizeof key, key);
+    if (setup.deflate)
+        n += snprintf((char *)dst + n, 1024 - (size_t)n, "Sec-WebSocket-Extensions: %s\r\n",
+                      deflate_offer(setup.deflate));
+    n += snprintf((char *)dst + n, 1024 - (size_t)n, "Sec-WebSocket-Protocol: wamp.2.%s%s\r\n\r\n",
+                  serializer_name(setup.ser), setup.batched ? ".batched" : "");
+    out->end += (size_t)n;
 }
 
 void client_open(client_t *c) {
     c->opened_ns = now_ns();
     c->requests = c->results = 0;
     c->events = 0;
+    c->channel.framing = setup.framing;
+    c->channel.ser = setup.ser;
+    c->channel.batched = setup.batched;
+    c->channel.masks = true;
+    c->channel.random = &setup.random;
     c->fd = socket(setup.target.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd == -1) die("socket", strerror(errno));
     c->state = CLIENT_CONNECTING;
@@ -193,20 +188,22 @@ void client_close(client_t *c) {
     if (c->state != CLIENT_DOWN) close(c->fd);
     c->state = CLIENT_DOWN;
     c->events = 0;
-    buf_free(&c->in);
-    buf_free(&c->out);
+    channel_free(&c->channel);
 }
 
 void client_flush(client_t *c) {
-    while (c->state != CLIENT_DOWN && buf_len(&c->out)) {
-        ssize_t n = send(c->fd, buf_head(&c->out), buf_len(&c->out), MSG_NOSIGNAL | MSG_DONTWAIT);
+    buf_t *out = &c->channel.out;
+    if (c->state != CLIENT_DOWN) channel_flush(&c->channel);
+    while (c->state != CLIENT_DOWN && buf_len(out)) {
+        ssize_t n = send(c->fd, buf_head(out), buf_len(out), MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n == -1) {
             if (errno == EINTR) continue;
             if (errno == EAGAIN) break;
             lost(c, strerror(errno));
             return;
         }
-        buf_drop(&c->out, (size_t)n);
+        setup.sent += (uint64_t)n;
+        buf_drop(out, (size_t)n);
     }
     if (c->state != CLIENT_DOWN) events_set(c);
 }
@@ -216,28 +213,129 @@ void client_flush(client_t *c) {
 
 static const char left[] = "left"; /* the session ended as asked: the connection may be closed */
 
-static const char *on_result(client_t *c, const message_t *m) {
-    if (c->state == CLIENT_LEAVING) return NULL;
-    if (m->found < 3 || span_uint(setup.ser, m->item[1]) != c->results + 1) return "a RESULT out of order";
-    if (m->tail.len != call.echo.len || memcmp(m->tail.p, call.echo.p, call.echo.len))
-        return "a RESULT that is not the echo of its CALL";
-    c->results++;
-    setup.on_result(c, now_ns() - c->sent_ns[c->results % setup.inflight]);
+/* [RESULT, 1, {}, [session ID]] */
+static const char *on_identified(client_t *c, const uint8_t *p, size_t n) {
+    message_t m;
+    walk_t w;
+    span_t id;
+    if (!message_read(setup.ser, p, n, 4, &m) || m.found < 4 || !walk_open(&w, setup.ser, m.item[3]) ||
+        !walk_next(&w, &id) || span_uint(setup.ser, id) == UINT64_MAX)
+        return "a RESULT without a session ID";
+    setup.replaced += span_uint(setup.ser, id) != c->sid;
+    setup.on_ready(c);
     return NULL;
 }
 
-/* "NAME reason" out of a small message; valid until the next call. */
-static const char *refusal(const char *name, const uint8_t *p, size_t n, unsigned reason) {
-    static char text[100];
+/* When the request that is answered now was made. */
+static uint64_t latency(const client_t *c, uint64_t request) {
+    return now_ns() - c->sent_ns[request % setup.inflight];
+}
+
+static const char *on_result(client_t *c, const message_t *m) {
+    if (c->state == CLIENT_LEAVING) return NULL;
+    if (m->found < 3 || span_uint(setup.ser, m->item[1]) != c->results + 1) return "a RESULT out of order";
+    if (!payload_is(&payload, c->results + 1, m->tail)) return "a RESULT that is not the echo of its CALL";
+    c->results++;
+    setup.on_result(c, latency(c, c->results));
+    return NULL;
+}
+
+/* [SUBSCRIBED or REGISTERED, request, id] */
+static const char *on_enrolled(client_t *c, const message_t *m) {
+    if (c->state == CLIENT_LEAVING) return NULL;
+    if (m->found < 3 || span_uint(setup.ser, m->item[1]) != 1 || c->group) return "an acknowledgement nobody asked for";
+    c->group = span_uint(setup.ser, m->item[2]);
+    setup.on_ready(c);
+    return NULL;
+}
+
+/* Whether the details name the session that it came from, as that session knows itself. */
+static bool names_source(span_t details, const char *key) {
+    span_t value;
+    return map_find(setup.ser, details, key, &value) && span_uint(setup.ser, value) == setup.source->sid;
+}
+
+/* [EVENT, subscription, publication, details, args..] */
+static const char *on_event(client_t *c, const uint8_t *p, size_t n) {
     message_t m;
-    bool found = message_read(setup.ser, p, n, reason + 1, &m) && m.found > reason;
-    int at = snprintf(text, sizeof text, "%s ", name);
-    size_t header = setup.ser == SER_JSON || !found || m.item[reason].len < 25 ? 1 : 2;
-    for (size_t i = header; found && i < m.item[reason].len && at < (int)sizeof text - 1; i++) {
-        uint8_t c = m.item[reason].p[i]; /* printable octets only: the result is JSON */
-        if (c > ' ' && c < 0x7f && c != '"' && c != '\\') text[at++] = (char)c;
+    if (c->state == CLIENT_LEAVING) return NULL;
+    if (!message_read(setup.ser, p, n, 4, &m) || m.found < 4) return "an EVENT cut short";
+    if (c->role != ROLE_SUBSCRIBER || span_uint(setup.ser, m.item[1]) != c->group)
+        return "an EVENT of another subscription";
+    if (!first_publication) first_publication = span_uint(setup.ser, m.item[2]);
+    if (span_uint(setup.ser, m.item[2]) != first_publication + c->results) return "an EVENT out of order";
+    if (!names_source(m.item[3], "publisher")) return "an EVENT whose publisher is not the session ID that published";
+    c->results++;
+    if (!payload_is(&payload, c->results, m.tail)) return "an EVENT with another payload than was published";
+    setup.on_event(c, latency(setup.source, c->results));
+    return NULL;
+}
+
+/* [INVOCATION, request, registration, details, args..] -> [YIELD, request, {}, args..] */
+static const char *on_invocation(client_t *c, const uint8_t *p, size_t n) {
+    message_t m;
+    if (c->state == CLIENT_LEAVING) return NULL;
+    if (!message_read(setup.ser, p, n, 4, &m) || m.found < 4) return "an INVOCATION cut short";
+    if (c->role != ROLE_CALLEE || span_uint(setup.ser, m.item[2]) != c->group)
+        return "an INVOCATION of another registration";
+    if (span_uint(setup.ser, m.item[1]) != c->results + 1) return "an INVOCATION out of order";
+    if (!names_source(m.item[3], "caller")) return "an INVOCATION whose caller is not the session ID that called";
+    c->results++;
+    if (!payload_is(&payload, c->results, m.tail)) return "an INVOCATION with other arguments than were given";
+    request_put(&c->channel, &yield, &payload, c->results, c->results);
+    setup.on_invocation(c, latency(setup.source, c->results));
+    return NULL;
+}
+
+/* [PUBLISHED, request, publication] */
+static const char *on_published(client_t *c, const message_t *m) {
+    if (c->state == CLIENT_LEAVING) return NULL;
+    c->results += client_publish_batch();
+    if (m->found < 3 || span_uint(setup.ser, m->item[1]) != c->results) return "a PUBLISHED out of order";
+    setup.on_published(c, latency(c, c->results));
+    return NULL;
+}
+
+static const char *on_welcome(client_t *c, const message_t *m) {
+    if (c->state != CLIENT_HELLO || m->found < 2) return "a WELCOME out of place";
+    c->state = CLIENT_JOINED;
+    c->sid = span_uint(setup.ser, m->item[1]);
+    c->group = 0;
+    setup.on_joined(c);
+    if (c->state != CLIENT_JOINED) return NULL;
+    if (c->role == ROLE_SUBSCRIBER)
+        enrol_queue(c, WAMP_SUBSCRIBE, topic);
+    else if (c->role == ROLE_CALLEE)
+        enrol_queue(c, WAMP_REGISTER, work);
+    else if (c->role == ROLE_IDENTIFIED)
+        enrol_queue(c, WAMP_CALL, "bench.session_id");
+    else
+        setup.on_ready(c);
+    return NULL;
+}
+
+/* Appends the printable octets of a string (the result is JSON), without its header. */
+static size_t text_add(char *text, size_t at, size_t cap, span_t s) {
+    size_t header = setup.ser == SER_JSON || s.len < 25 ? 1 : 2;
+    for (size_t i = header; i < s.len && at < cap - 1; i++) {
+        uint8_t octet = s.p[i];
+        if (octet >= ' ' && octet < 0x7f && octet != '"' && octet != '\\') text[at++] = (char)octet;
     }
     text[at] = 0;
+    return at;
+}
+
+/* "NAME reason message" out of a small message; valid until the next call. */
+static const char *refusal(const char *name, const uint8_t *p, size_t n, unsigned details, unsigned reason) {
+    static char text[200];
+    message_t m;
+    span_t message;
+    size_t at = (size_t)snprintf(text, sizeof text, "%s ", name);
+    if (!message_read(setup.ser, p, n, reason + 1, &m) || m.found <= reason) return text;
+    at = text_add(text, at, sizeof text, m.item[reason]);
+    if (!map_find(setup.ser, m.item[details], "message", &message)) return text;
+    at += (size_t)snprintf(text + at, sizeof text - at, " ");
+    if (at < sizeof text) text_add(text, at, sizeof text, message);
     return text;
 }
 
@@ -245,68 +343,74 @@ static const char *on_message(client_t *c, const uint8_t *p, size_t n) {
     message_t m;
     if (!message_read(setup.ser, p, n, 3, &m) || !m.found) return "an unreadable message";
     switch (span_uint(setup.ser, m.item[0])) {
-    case WAMP_RESULT: return on_result(c, &m);
-    case WAMP_WELCOME:
-        if (c->state != CLIENT_HELLO) return "a WELCOME out of place";
-        c->state = CLIENT_JOINED;
-        setup.on_joined(c);
-        return NULL;
+    case WAMP_RESULT: return c->role == ROLE_IDENTIFIED ? on_identified(c, p, n) : on_result(c, &m);
+    case WAMP_EVENT: return on_event(c, p, n);
+    case WAMP_INVOCATION: return on_invocation(c, p, n);
+    case WAMP_PUBLISHED: return on_published(c, &m);
+    case WAMP_SUBSCRIBED:
+    case WAMP_REGISTERED: return on_enrolled(c, &m);
+    case WAMP_WELCOME: return on_welcome(c, &m);
     case WAMP_GOODBYE:
         if (c->state != CLIENT_LEAVING) return "a GOODBYE nobody asked for";
         return left;
-    case WAMP_ABORT: return refusal("ABORT", p, n, 2);
-    case WAMP_ERROR: return refusal("ERROR", p, n, 4);
+    case WAMP_ABORT: return refusal("ABORT", p, n, 1, 2);
+    case WAMP_ERROR: return refusal("ERROR", p, n, 3, 4);
     default: return "a message of an unexpected type";
     }
 }
 
-static const char *on_frame(client_t *c, const frame_t *f) {
-    switch (f->kind) {
-    case FRAME_MESSAGE: return on_message(c, f->payload, f->len);
-    case FRAME_PING: return frame_queue(c, FRAME_PONG, f->payload, f->len), NULL;
+static const char *on_input(void *owner, frame_kind_t kind, uint8_t *p, size_t n) {
+    client_t *c = owner;
+    switch (kind) {
+    case FRAME_MESSAGE: return on_message(c, p, n);
+    case FRAME_PING: return channel_control(&c->channel, FRAME_PONG, p, n), NULL;
     case FRAME_CLOSE: return "a WebSocket Close";
     default: return NULL;
     }
 }
 
-/* 1 when the handshake is done, 0 when octets are missing, -1 when it was refused. */
-static int handshake_read(client_t *c) {
-    const uint8_t *p = buf_head(&c->in);
-    size_t have = buf_len(&c->in);
+static bool subprotocol_agrees(const char *value, size_t len) {
+    bool batched;
+    if (!value || len < 7 || memcmp(value, "wamp.2.", 7)) return false;
+    return subprotocol_parse(value + 7, len - 7, &batched) == setup.ser && batched == setup.batched;
+}
+
+/* NULL while octets are missing, `done`, or what is wrong. */
+static const char done[] = "done";
+
+static const char *handshake_read(client_t *c) {
+    buf_t *in = &c->channel.in;
+    const uint8_t *p = buf_head(in);
     if (setup.framing == FRAMING_RAWSOCKET) {
-        if (have < 4) return 0;
-        if (p[0] != 0x7f || (p[1] & 15) != setup.ser) return -1;
-        buf_drop(&c->in, 4);
-        return 1;
+        if (buf_len(in) < 4) return NULL;
+        if (p[0] != 0x7f || (p[1] & 15) != setup.ser) return "the handshake was refused";
+        buf_drop(in, 4);
+        return done;
     }
-    size_t n = http_head_len(p, have), len;
-    if (!n) return 0;
-    if (n < 13 || memcmp(p, "HTTP/1.1 101 ", 13)) return -1;
-    const char *accept = http_header((const char *)p, n, "sec-websocket-accept", &len);
-    if (!accept || len != WS_ACCEPT_LEN || memcmp(accept, c->accept, len)) return -1;
-    buf_drop(&c->in, n);
-    return 1;
+    size_t n = http_head_len(p, buf_len(in)), len;
+    if (!n) return NULL;
+    if (n < 13 || memcmp(p, "HTTP/1.1 101 ", 13)) return "the handshake was refused";
+    const char *value = http_header((const char *)p, n, "sec-websocket-accept", &len);
+    if (!value || len != WS_ACCEPT_LEN || memcmp(value, c->accept, len)) return "a wrong Sec-WebSocket-Accept";
+    value = http_header((const char *)p, n, "sec-websocket-protocol", &len);
+    if (!subprotocol_agrees(value, len)) return "another subprotocol than was asked for";
+    value = http_header((const char *)p, n, "sec-websocket-extensions", &len);
+    if (deflate_named(value, len) != setup.deflate) return "another compression than was asked for";
+    if (setup.deflate) c->channel.zip = zip_open(setup.deflate);
+    buf_drop(in, n);
+    return done;
 }
 
 static const char *client_process(client_t *c) {
     if (c->state == CLIENT_HANDSHAKE) {
-        int done = handshake_read(c);
-        if (done <= 0) return done ? "the handshake was refused" : NULL;
+        const char *why = handshake_read(c);
+        if (why != done) return why;
         hello_queue(c);
     }
-    while (buf_len(&c->in)) {
-        frame_t f;
-        int found = wire_next(setup.framing, buf_head(&c->in), buf_len(&c->in), &f);
-        if (found < 0) return "an invalid frame";
-        if (!found) {
-            buf_reserve(&c->in, f.size - buf_len(&c->in));
-            break;
-        }
-        const char *why = on_frame(c, &f);
-        if (why) return why;
-        buf_drop(&c->in, f.size);
-    }
-    return NULL;
+    uint64_t before = c->channel.deflated;
+    const char *why = channel_read(&c->channel, on_input, c);
+    setup.deflated += c->channel.deflated - before;
+    return why;
 }
 
 static void client_receive(client_t *c) {
@@ -321,8 +425,9 @@ static void client_receive(client_t *c) {
         return;
     }
     setup.reads++;
-    memcpy(buf_reserve(&c->in, (size_t)n), scratch, (size_t)n);
-    c->in.end += (size_t)n;
+    setup.received += (uint64_t)n;
+    memcpy(buf_reserve(&c->channel.in, (size_t)n), scratch, (size_t)n);
+    c->channel.in.end += (size_t)n;
     const char *why = client_process(c);
     if (why == left) {
         client_close(c);

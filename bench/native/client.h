@@ -1,9 +1,8 @@
-/* One WAMP session of the load generator: connect, handshake, HELLO, calls, GOODBYE. */
+/* One WAMP session of the load generator: connect, handshake, HELLO, work of its role, GOODBYE. */
 #ifndef BENCH_CLIENT_H
 #define BENCH_CLIENT_H
 
-#include "codec.h"
-#include "wire.h"
+#include "requests.h"
 
 typedef enum {
     CLIENT_DOWN,
@@ -14,15 +13,23 @@ typedef enum {
     CLIENT_LEAVING
 } client_state_t;
 
+/* Subscribers and callees make themselves known as soon as they have joined, and are ready when that is acknowledged;
+ * who identifies itself asks the router for its session ID. */
+typedef enum { ROLE_CALLER, ROLE_PUBLISHER, ROLE_SUBSCRIBER, ROLE_CALLEE, ROLE_IDENTIFIED } role_t;
+
 typedef struct {
     int fd;
     client_state_t state;
+    role_t role;
     uint32_t events; /* what epoll was asked for */
-    buf_t in, out;
+    channel_t channel;
     uint64_t opened_ns;         /* when connecting began */
-    uint64_t requests;          /* calls made; the request id of the last one */
-    uint64_t results;           /* results received; they come in the order of the calls */
-    uint64_t *sent_ns;          /* ring of setup.inflight: when each open call was made */
+    uint64_t sid;               /* the session ID of its WELCOME */
+    uint64_t group;             /* its subscription or registration */
+    uint64_t requests;          /* calls or publications made; the request ID of the last one */
+    uint64_t results;           /* results, events, invocations received, publications acknowledged; all in order */
+    uint64_t *sent_ns;          /* ring of setup.inflight: when each open request was made */
+    request_t *publish[2];      /* publishers with lists: without and with acknowledge */
     char accept[WS_ACCEPT_LEN]; /* the Sec-WebSocket-Accept to expect */
 } client_t;
 
@@ -31,29 +38,46 @@ typedef struct {
     address_t target;
     framing_t framing;
     serializer_t ser;
+    bool batched;
+    deflate_t deflate;
     const char *path, *realm, *host;
     unsigned inflight;
+    unsigned listed; /* session IDs in each list of a PUBLISH */
     size_t payload;
+    bool document;
     bool spread; /* connect from changing loopback addresses, so that ports do not run out */
     int epoll;
     uint64_t random;
-    uint64_t reads; /* receives that brought something */
+    uint64_t reads;          /* receives that brought something */
+    uint64_t sent, received; /* octets on the wire */
+    uint64_t deflated;       /* messages that came compressed */
+    uint64_t replaced;       /* sessions that were told another ID than the router's */
+    const client_t *source;  /* whose session ID EVENTs and INVOCATIONs must name */
     /* what happened to a session; `lost` comes after the session is closed */
     void (*on_joined)(client_t *c);
+    void (*on_ready)(client_t *c);
     void (*on_result)(client_t *c, uint64_t latency_ns);
+    void (*on_event)(client_t *c, uint64_t latency_ns);
+    void (*on_invocation)(client_t *c, uint64_t latency_ns);
+    void (*on_published)(client_t *c, uint64_t latency_ns);
     void (*on_left)(client_t *c);
     void (*on_lost)(client_t *c, const char *why);
 } setup_t;
 
 extern setup_t setup;
 
-/* Serializes what all calls have in common. Once, after setup is filled. */
+/* Serializes what all sessions have in common. Once, after setup is filled. */
 void client_prepare(void);
 /* Starts to connect. */
 void client_open(client_t *c);
-/* Queues one call; client_flush sends. */
+/* Each queues one message; client_flush sends. */
 void client_call(client_t *c);
+void client_publish(client_t *c, bool acknowledge);
 void client_goodbye(client_t *c);
+/* What this publisher names in each of its publications from now on. */
+void client_list(client_t *c, publish_options_t *options);
+/* Publications that one acknowledgement stands for. */
+unsigned client_publish_batch(void);
 void client_flush(client_t *c);
 void client_close(client_t *c);
 /* What epoll says about this session. */

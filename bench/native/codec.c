@@ -1,5 +1,6 @@
 #include "codec.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char *const names[] = {"", "json", "msgpack", "cbor"};
@@ -132,6 +133,10 @@ static const uint8_t *skip_json(const uint8_t *p, const uint8_t *end) {
     return NULL;
 }
 
+static const uint8_t *value_end(serializer_t ser, const uint8_t *p, const uint8_t *end) {
+    return ser == SER_CBOR ? skip_cbor(p, end) : ser == SER_MSGPACK ? skip_msgpack(p, end) : skip_json(p, end);
+}
+
 static const uint8_t *array_open(serializer_t ser, const uint8_t *p, const uint8_t *end, unsigned *count) {
     uint64_t n = 0, octets;
     if (p >= end) return NULL;
@@ -166,9 +171,7 @@ bool message_read(serializer_t ser, const uint8_t *p, size_t n, unsigned want, m
         } else if (m->found == m->count) {
             break;
         }
-        const uint8_t *next = ser == SER_CBOR      ? skip_cbor(p, end)
-                              : ser == SER_MSGPACK ? skip_msgpack(p, end)
-                                                   : skip_json(p, end);
+        const uint8_t *next = value_end(ser, p, end);
         if (!next) return false;
         m->item[m->found] = (span_t){p, (size_t)(next - p)};
         p = next;
@@ -191,6 +194,53 @@ uint64_t span_uint(serializer_t ser, span_t s) {
     }
     for (size_t i = 0; i < s.len && s.p[i] >= '0' && s.p[i] <= '9'; i++) v = v * 10 + (s.p[i] - '0');
     return *s.p >= '0' && *s.p <= '9' ? v : UINT64_MAX;
+}
+
+bool span_is_true(serializer_t ser, span_t s) {
+    if (ser == SER_JSON) return s.len == 4 && !memcmp(s.p, "true", 4);
+    return s.len == 1 && *s.p == (ser == SER_CBOR ? 0xf5 : 0xc3);
+}
+
+bool walk_open(walk_t *w, serializer_t ser, span_t s) {
+    uint64_t octets;
+    *w = (walk_t){ser, s.p, s.p + s.len, 0, false};
+    if (!s.len) return false;
+    if (ser == SER_JSON) return *w->p++ == '[' || s.p[0] == '{';
+    if (ser == SER_CBOR) {
+        unsigned major = *s.p >> 5;
+        w->p = cbor_head(w->p, w->end, &w->left);
+        if (major == 5) w->left *= 2;
+        return w->p && (major == 4 || major == 5);
+    }
+    bool is_container = (*s.p >= 0x80 && *s.p < 0xa0) || *s.p >= 0xdc;
+    w->p = msgpack_head(w->p, w->end, &octets, &w->left);
+    return w->p && is_container && *s.p < 0xe0;
+}
+
+bool walk_next(walk_t *w, span_t *item) {
+    if (w->ser == SER_JSON) {
+        w->p = skip_space(w->p, w->end);
+        if (w->p == w->end || *w->p == ']' || *w->p == '}') return false;
+        if (w->begun) w->p = skip_space(w->p + 1, w->end); /* ',' or ':' */
+        w->begun = true;
+    } else if (!w->left--) {
+        return false;
+    }
+    const uint8_t *next = value_end(w->ser, w->p, w->end);
+    if (!next) return false;
+    *item = (span_t){w->p, (size_t)(next - w->p)};
+    w->p = next;
+    return true;
+}
+
+bool map_find(serializer_t ser, span_t map, const char *key, span_t *value) {
+    walk_t w;
+    span_t found;
+    size_t n = strlen(key), quotes = ser == SER_JSON;
+    if (!walk_open(&w, ser, map)) return false;
+    while (walk_next(&w, &found) && walk_next(&w, value))
+        if (found.len == n + 1 + quotes && !memcmp(found.p + 1, key, n)) return true;
+    return false;
 }
 
 /* --- writing ---------------------------------------------------------------------------------------------------------
@@ -296,6 +346,26 @@ void put_true(writer_t *w) {
         put_raw(w, (span_t){(const uint8_t *)"true", 4});
     else
         *w->p++ = w->ser == SER_CBOR ? 0xf5 : 0xc3;
+}
+
+void put_null(writer_t *w) {
+    if (w->ser == SER_JSON)
+        put_raw(w, (span_t){(const uint8_t *)"null", 4});
+    else
+        *w->p++ = w->ser == SER_CBOR ? 0xf6 : 0xc0;
+}
+
+void put_double(writer_t *w, double v) {
+    if (w->ser == SER_JSON) {
+        char text[32];
+        int n = snprintf(text, sizeof text, "%.10g", v);
+        put_raw(w, (span_t){(const uint8_t *)text, (size_t)n});
+        return;
+    }
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    *w->p++ = w->ser == SER_CBOR ? 0xfb : 0xcb;
+    put_be(w, bits, 8);
 }
 
 void put_raw(writer_t *w, span_t s) {

@@ -16,16 +16,20 @@ enum {
     WAMP_GOODBYE = 6,
     WAMP_ERROR = 8,
     WAMP_PUBLISH = 16,
+    WAMP_PUBLISHED = 17,
     WAMP_SUBSCRIBE = 32,
     WAMP_SUBSCRIBED = 33,
     WAMP_UNSUBSCRIBE = 34,
     WAMP_UNSUBSCRIBED = 35,
+    WAMP_EVENT = 36,
     WAMP_CALL = 48,
     WAMP_RESULT = 50,
     WAMP_REGISTER = 64,
     WAMP_REGISTERED = 65,
     WAMP_UNREGISTER = 66,
-    WAMP_UNREGISTERED = 67
+    WAMP_UNREGISTERED = 67,
+    WAMP_INVOCATION = 68,
+    WAMP_YIELD = 70
 };
 
 /* "cbor", "msgpack", "json"; SER_NONE for any other text of len octets. */
@@ -48,6 +52,22 @@ typedef struct {
 bool message_read(serializer_t ser, const uint8_t *p, size_t n, unsigned want, message_t *m);
 /* The unsigned integer in s, or UINT64_MAX when it is none. */
 uint64_t span_uint(serializer_t ser, span_t s);
+bool span_is_true(serializer_t ser, span_t s);
+
+/* Going through an array, or through a map as key, value, key, value. */
+typedef struct {
+    serializer_t ser;
+    const uint8_t *p, *end;
+    uint64_t left; /* items to come; JSON: not known */
+    bool begun;
+} walk_t;
+
+/* false: s is neither an array nor a map. */
+bool walk_open(walk_t *w, serializer_t ser, span_t s);
+/* The next item; false at the end, or where the octets are not understood. */
+bool walk_next(walk_t *w, span_t *item);
+/* The value of a key (without escapes, shorter than 24 octets) in a map; false when it is absent. */
+bool map_find(serializer_t ser, span_t map, const char *key, span_t *value);
 
 /* --- writing: the caller provides the room --------------------------------------------------------------------------
  */
@@ -65,6 +85,9 @@ void put_key(writer_t *w, const char *text);
 void put_uint(writer_t *w, uint64_t v);
 void put_text(writer_t *w, const char *text);
 void put_true(writer_t *w);
+void put_null(writer_t *w);
+/* v has at most ten decimal digits, so that its shortest form in JSON is the same wherever it is written. */
+void put_double(writer_t *w, double v);
 void put_raw(writer_t *w, span_t s); /* one value, already serialized */
 /* Header of a binary value of n octets that the caller appends. Not for JSON. */
 void put_bin_header(writer_t *w, size_t n);

@@ -1,7 +1,12 @@
 /* wamp-load: makes WAMP sessions and work for what is measured, and prints a line when the measured time begins, then
- * the result, both in JSON. calls   N sessions with M echo calls in flight each; every result is checked against its
- * call logins  N at a time: connect, handshake, HELLO, WELCOME, GOODBYE, close, and again idle    N joined sessions
- * that do nothing until standard input ends */
+ * the result, both in JSON. What is counted, and checked, in each mode:
+ *   calls        N sessions with M echo calls in flight each; every result against its call
+ *   events       one more session publishes, M in flight; each of N subscribers gets every event, with its publisher
+ *   invocations  one more session calls, M in flight; each of N callees is invoked for every call, with its caller
+ *   publishes    N sessions publish, M in flight each, with lists of session IDs that the router checks
+ *   logins       N at a time: connect, handshake, HELLO, WELCOME, GOODBYE, close, and again
+ *   identify     N sessions ask the router for their session ID; counted is whether that is what they were told
+ *   idle         N joined sessions that do nothing until standard input ends */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +17,13 @@
 #include "client.h"
 #include "report.h"
 
-typedef enum { MODE_CALLS, MODE_LOGINS, MODE_IDLE } load_mode_t;
-typedef enum { PHASE_OPENING, PHASE_WARMUP, PHASE_MEASURE, PHASE_DRAIN, PHASE_DONE } phase_t;
+typedef enum { MODE_CALLS, MODE_EVENTS, MODE_INVOCATIONS, MODE_PUBLISHES, MODE_LOGINS, MODE_IDENTIFY, MODE_IDLE } load_mode_t;
+
+static const char *const mode_names[] = {"calls", "events", "invocations", "publishes", "logins", "identify", "idle"};
+static const role_t mode_roles[] = {ROLE_CALLER,    ROLE_SUBSCRIBER, ROLE_CALLEE,
+                                    ROLE_PUBLISHER, ROLE_CALLER,     ROLE_IDENTIFIED, ROLE_CALLER};
+
+typedef enum { PHASE_OPENING, PHASE_WARMUP, PHASE_MEASURE, PHASE_SETTLE, PHASE_DRAIN, PHASE_DONE } phase_t;
 
 enum { RAMP = 32, ERRORS_MAX = 1000 };
 
@@ -24,11 +34,15 @@ static struct {
     phase_t phase;
     uint64_t deadline_ns;
     client_t *clients;
-    unsigned opened, joined; /* sessions begun, sessions joined at this moment */
-    uint64_t done;           /* calls or logins within the measured time */
-    uint64_t reads;
+    client_t *source;               /* the last of them in events and invocations: publisher or caller; else NULL */
+    unsigned total;                 /* clients: sessions, and the source */
+    unsigned opened, joined, ready; /* sessions begun; joined at this moment; that were ready for work */
+    unsigned behind;                /* events: subscribers that have not got publication `whole` + 1 */
+    uint64_t whole;                 /* events: publications that every subscriber has got */
+    uint64_t done;                  /* what is counted, within the measured time */
+    uint64_t reads, sent, received, deflated;
     uint64_t errors;
-    char first_error[128];
+    char first_error[256];
     hist_t hist;
     watch_t watch;
 } load = {.sessions = 10,
@@ -44,12 +58,12 @@ static void error_note(const char *why) {
 }
 
 static void open_next(void) {
-    if (load.opened < load.sessions) client_open(&load.clients[load.opened++]);
+    if (load.opened < load.total) client_open(&load.clients[load.opened++]);
 }
 
-static void record(uint64_t ns) {
+static void record(uint64_t ns, unsigned count) {
     if (load.phase != PHASE_MEASURE) return;
-    load.done++;
+    load.done += count;
     hist_add(&load.hist, ns);
 }
 
@@ -59,16 +73,48 @@ static void record(uint64_t ns) {
 static void on_joined(client_t *c) {
     load.joined++;
     if (load.mode == MODE_LOGINS) {
-        record(now_ns() - c->opened_ns);
+        record(now_ns() - c->opened_ns, 1);
         client_goodbye(c);
         return;
     }
     if (load.phase == PHASE_OPENING) open_next();
 }
 
+static void on_ready(client_t *c) {
+    (void)c;
+    load.ready++;
+}
+
 static void on_result(client_t *c, uint64_t ns) {
-    record(ns);
+    if (load.mode == MODE_CALLS) record(ns, 1);
     if (is_working()) client_call(c);
+}
+
+static void on_invocation(client_t *c, uint64_t ns) {
+    (void)c;
+    record(ns, 1);
+}
+
+/* Publication `whole` + 1 is done when the last subscriber has it; events of later ones may be there already. */
+static void on_event(client_t *c, uint64_t ns) {
+    record(ns, 1);
+    if (c->results != load.whole + 1 || --load.behind) return;
+    do {
+        load.whole++;
+        if (is_working()) client_publish(load.source, false);
+        for (unsigned i = 0; i < load.sessions; i++) load.behind += load.clients[i].results <= load.whole;
+    } while (!load.behind);
+}
+
+/* One acknowledgement stands for a batch. */
+static void publish_batch(client_t *c) {
+    unsigned count = client_publish_batch();
+    for (unsigned k = 1; k <= count; k++) client_publish(c, k == count);
+}
+
+static void on_published(client_t *c, uint64_t ns) {
+    record(ns, client_publish_batch());
+    if (is_working()) publish_batch(c);
 }
 
 static void on_left(client_t *c) {
@@ -90,34 +136,83 @@ static void phase_enter(phase_t phase, uint64_t ns) {
     load.deadline_ns = now_ns() + ns;
 }
 
+/* Session i names those that come after it: all of them are joined, none is its own. */
+static void lists_fill(unsigned i, publish_options_t *options) {
+    options->listed = setup.listed;
+    for (unsigned k = 0; k < setup.listed; k++) {
+        options->exclude[k] = load.clients[(i + 1 + k) % load.sessions].sid;
+        options->eligible[k] = load.clients[(i + 1 + setup.listed + k) % load.sessions].sid;
+    }
+}
+
+static void work_begin(client_t *c) {
+    switch (c->role) {
+    case ROLE_CALLER:
+        for (unsigned k = 0; k < setup.inflight; k++) client_call(c);
+        break;
+    case ROLE_PUBLISHER:
+        if (load.mode == MODE_EVENTS) {
+            for (unsigned k = 0; k < setup.inflight; k++) client_publish(c, false);
+            break;
+        }
+        publish_options_t options;
+        lists_fill((unsigned)(c - load.clients), &options);
+        client_list(c, &options);
+        for (unsigned k = 0; k < (setup.inflight > 1 ? 2 : 1); k++) publish_batch(c);
+        break;
+    default: break; /* subscribers and callees wait */
+    }
+    client_flush(c);
+}
+
 static void work_start(void) {
     phase_enter(PHASE_WARMUP, load.warmup_ns);
-    for (unsigned i = 0; i < load.sessions && load.mode != MODE_IDLE; i++) {
-        client_t *c = &load.clients[i];
-        if (load.mode == MODE_LOGINS) {
-            client_open(c);
-            continue;
-        }
-        for (unsigned k = 0; k < setup.inflight; k++) client_call(c);
-        client_flush(c);
+    load.behind = load.sessions;
+    for (unsigned i = 0; i < load.total && load.mode != MODE_IDLE; i++) {
+        if (load.mode == MODE_LOGINS)
+            client_open(&load.clients[i]);
+        else
+            work_begin(&load.clients[i]);
     }
+}
+
+/* sign -1 at the start of the measured time, +1 at its end: what stays is the difference. */
+static void totals_take(int sign) {
+    load.reads += (uint64_t)sign * setup.reads;
+    load.sent += (uint64_t)sign * setup.sent;
+    load.received += (uint64_t)sign * setup.received;
+    load.deflated += (uint64_t)sign * setup.deflated;
 }
 
 static void measure_start(void) {
     hist_reset(&load.hist);
     load.done = 0;
-    load.reads = setup.reads;
+    totals_take(-1);
     printf("{\"event\": \"measuring\", \"sessions\": %u}\n", load.joined);
     fflush(stdout);
     phase_enter(PHASE_MEASURE, load.duration_ns);
     watch_start(&load.watch);
 }
 
-static void drain_start(void) {
+static void measure_stop(void) {
     watch_stop(&load.watch);
-    load.reads = setup.reads - load.reads;
+    totals_take(1);
+    if (setup.deflate && load.done && !load.deflated) error_note("nothing came compressed");
+    phase_enter(PHASE_SETTLE, load.drain_timeout_ns);
+}
+
+/* Whether all sessions may leave. What they publish names other sessions, which must be there when it arrives. */
+static bool all_settled(void) {
+    for (unsigned i = 0; i < load.total && load.mode == MODE_PUBLISHES; i++) {
+        const client_t *c = &load.clients[i];
+        if (c->state == CLIENT_JOINED && c->results != c->requests) return false;
+    }
+    return true;
+}
+
+static void drain_start(void) {
     phase_enter(PHASE_DRAIN, load.drain_timeout_ns);
-    for (unsigned i = 0; i < load.sessions; i++) {
+    for (unsigned i = 0; i < load.total; i++) {
         client_t *c = &load.clients[i];
         if (c->state != CLIENT_JOINED) continue;
         c->requests = 0; /* results of open calls are not waited for */
@@ -127,7 +222,7 @@ static void drain_start(void) {
 }
 
 static bool all_down(void) {
-    for (unsigned i = 0; i < load.sessions; i++)
+    for (unsigned i = 0; i < load.total; i++)
         if (load.clients[i].state != CLIENT_DOWN) return false;
     return true;
 }
@@ -137,7 +232,7 @@ static void phase_step(bool released) {
     bool late = now_ns() >= load.deadline_ns;
     switch (load.phase) {
     case PHASE_OPENING:
-        if (load.mode == MODE_LOGINS || load.joined == load.sessions) {
+        if (load.mode == MODE_LOGINS || load.ready == load.total) {
             work_start();
         } else if (late || load.errors) {
             error_note("sessions did not open in time");
@@ -148,7 +243,10 @@ static void phase_step(bool released) {
         if (late) measure_start();
         break;
     case PHASE_MEASURE:
-        if (late || released) drain_start();
+        if (late || released) measure_stop();
+        break;
+    case PHASE_SETTLE:
+        if (late || all_settled()) drain_start();
         break;
     case PHASE_DRAIN:
         if (late || all_down()) load.phase = PHASE_DONE;
@@ -185,6 +283,7 @@ static void run(void) {
             else if (c->state != CLIENT_DOWN)
                 client_event(c, events[i].events);
         }
+        if (load.source) client_flush(load.source); /* others made it publish or call */
         if (released) epoll_ctl(setup.epoll, EPOLL_CTL_DEL, STDIN_FILENO, NULL);
     }
 }
@@ -193,15 +292,17 @@ static void run(void) {
  */
 
 static void print_result(void) {
-    static const char *const modes[] = {"calls", "logins", "idle"};
     double seconds = (double)load.watch.wall_ns / 1e9;
-    printf("{\"mode\": \"%s\", \"transport\": \"%s\", \"serializer\": \"%s\", \"sessions\": %u, \"inflight\": %u, ",
-           modes[load.mode], setup.framing == FRAMING_WEBSOCKET ? "websocket" : "rawsocket", serializer_name(setup.ser),
-           load.sessions, setup.inflight);
+    printf("{\"mode\": \"%s\", \"transport\": \"%s\", \"serializer\": \"%s%s\", \"sessions\": %u, \"inflight\": %u, ",
+           mode_names[load.mode], setup.framing == FRAMING_WEBSOCKET ? "websocket" : "rawsocket", serializer_name(setup.ser),
+           setup.batched ? ".batched" : "", load.sessions, setup.inflight);
     printf(
         "\"payload\": %zu, \"seconds\": %.6f, \"count\": %lu, \"per_second\": %.1f, \"reads\": %lu, \"latency_us\": ",
         setup.payload, seconds, load.done, seconds > 0 ? (double)load.done / seconds : 0.0, load.reads);
     hist_print(&load.hist, stdout);
+    printf(", \"octets_sent\": %lu, \"octets_received\": %lu, \"came_compressed\": %lu", load.sent, load.received,
+           load.deflated);
+    printf(", \"session_ids_replaced\": %lu", setup.replaced);
     printf(", \"own_cpu_ns\": %lld, \"machine_busy_ns\": %.0f, \"cpu\": ", (long long)load.watch.own_ns,
            (double)load.watch.machine_ticks * 1e9 / (double)sysconf(_SC_CLK_TCK));
     watch_print(&load.watch, stdout);
@@ -211,8 +312,9 @@ static void print_result(void) {
 static uint64_t seconds_ns(const char *text) { return (uint64_t)(atof(text) * 1e9); }
 
 static bool mode_parse(const char *v) {
-    load.mode = !strcmp(v, "calls") ? MODE_CALLS : !strcmp(v, "logins") ? MODE_LOGINS : MODE_IDLE;
-    return load.mode != MODE_IDLE || !strcmp(v, "idle");
+    for (int i = MODE_CALLS; i <= MODE_IDLE; i++)
+        if (!strcmp(v, mode_names[i])) return load.mode = (load_mode_t)i, true;
+    return false;
 }
 
 /* false: the option or its value is not known. */
@@ -227,7 +329,13 @@ static bool option_set(const char *name, const char *v) {
     if (!strcmp(name, "--warmup")) return load.warmup_ns = seconds_ns(v), true;
     if (!strcmp(name, "--duration")) return (load.duration_ns = seconds_ns(v)) > 0;
     if (!strcmp(name, "--open-timeout")) return (load.open_timeout_ns = seconds_ns(v)) > 0;
-    if (!strcmp(name, "--serializer")) return (setup.ser = serializer_by_name(v, strlen(v))) != SER_NONE;
+    if (!strcmp(name, "--listed")) return (setup.listed = (unsigned)atoi(v)) <= LISTED_MAX;
+    if (!strcmp(name, "--document")) return setup.document = true, (setup.payload = (size_t)atoll(v)) > 0;
+    if (!strcmp(name, "--serializer")) return (setup.ser = subprotocol_parse(v, strlen(v), &setup.batched)) != SER_NONE;
+    if (!strcmp(name, "--deflate")) {
+        setup.deflate = !strcmp(v, "fresh") ? DEFLATE_FRESH : DEFLATE_TAKEOVER;
+        return setup.deflate == DEFLATE_FRESH || !strcmp(v, "takeover");
+    }
     if (!strcmp(name, "--transport")) {
         setup.framing = !strcmp(v, "rawsocket") ? FRAMING_RAWSOCKET : FRAMING_WEBSOCKET;
         return setup.framing == FRAMING_RAWSOCKET || !strcmp(v, "websocket");
@@ -247,12 +355,31 @@ static void options_read(int argc, char **argv) {
     for (int i = 1; i < argc; i += 2)
         if (i + 1 == argc || !option_set(argv[i], argv[i + 1])) die("unknown option or bad value", argv[i]);
     if (!setup.target.len)
-        die("usage: wamp-load --target tcp:IPV4:PORT|unix:PATH [--mode calls|logins|idle] [--transport "
-            "websocket|rawsocket] "
-            "[--serializer cbor|msgpack|json] [--path P] [--realm R] [--sessions N] [--inflight M] [--payload OCTETS] "
+        die("usage: wamp-load --target tcp:IPV4:PORT|unix:PATH "
+            "[--mode calls|events|invocations|publishes|logins|identify|idle] [--transport websocket|rawsocket] "
+            "[--serializer cbor|msgpack|json[.batched]] [--deflate takeover|fresh] [--path P] [--realm R] "
+            "[--sessions N] [--inflight M] [--payload OCTETS | --document OCTETS] [--listed IDS] "
             "[--warmup S] [--duration S] [--open-timeout S] [--cpu-of PID]..",
             NULL);
+    if (setup.framing == FRAMING_RAWSOCKET && (setup.batched || setup.deflate))
+        die("RawSocket knows neither batches nor compression", NULL);
     setup.host = setup.target.family == AF_INET ? setup.host + 4 : "localhost"; /* "tcp:" is not part of Host */
+}
+
+/* All sessions, and in some modes the one more that they work for. */
+static void clients_make(void) {
+    bool has_source = load.mode == MODE_EVENTS || load.mode == MODE_INVOCATIONS;
+    load.total = load.sessions + has_source;
+    load.clients = calloc(load.total, sizeof *load.clients);
+    uint64_t *rings = calloc((size_t)load.total * setup.inflight, sizeof *rings);
+    if (!load.clients || !rings) die("out of memory", NULL);
+    for (unsigned i = 0; i < load.total; i++) {
+        load.clients[i].sent_ns = rings + (size_t)i * setup.inflight;
+        load.clients[i].role = mode_roles[load.mode];
+    }
+    if (!has_source) return;
+    setup.source = load.source = &load.clients[load.sessions];
+    load.source->role = load.mode == MODE_EVENTS ? ROLE_PUBLISHER : ROLE_CALLER;
 }
 
 int main(int argc, char **argv) {
@@ -262,14 +389,15 @@ int main(int argc, char **argv) {
     setup.random = random_seed();
     setup.spread = load.mode == MODE_LOGINS;
     setup.on_joined = on_joined;
+    setup.on_ready = on_ready;
     setup.on_result = on_result;
+    setup.on_event = on_event;
+    setup.on_invocation = on_invocation;
+    setup.on_published = on_published;
     setup.on_left = on_left;
     setup.on_lost = on_lost;
+    clients_make();
     client_prepare();
-    load.clients = calloc(load.sessions, sizeof *load.clients);
-    uint64_t *rings = calloc((size_t)load.sessions * setup.inflight, sizeof *rings);
-    if (!load.clients || !rings) die("out of memory", NULL);
-    for (unsigned i = 0; i < load.sessions; i++) load.clients[i].sent_ns = rings + (size_t)i * setup.inflight;
     if (load.mode == MODE_IDLE) {
         struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
         epoll_ctl(setup.epoll, EPOLL_CTL_ADD, STDIN_FILENO, &ev);

@@ -85,6 +85,7 @@ static int rawsocket_next(uint8_t *p, size_t n, frame_t *f) {
     if (p[0] > 2) return -1;
     static const frame_kind_t kinds[] = {FRAME_MESSAGE, FRAME_PING, FRAME_PONG};
     f->kind = kinds[p[0]];
+    f->compressed = false;
     f->len = load_be(p + 1, 3);
     f->payload = p + 4;
     f->size = 4 + f->len;
@@ -101,7 +102,10 @@ static int websocket_next(uint8_t *p, size_t n, frame_t *f) {
     f->size = head;
     if (n < head) return 0;
     if (wide) len = load_be(p + 2, wide);
-    switch (p[0]) { /* FIN set, no RSV: these tools neither send nor expect fragments */
+    f->compressed = false;
+    switch (p[0]) { /* FIN set: these tools neither send nor expect fragments */
+    case 0xc1:
+    case 0xc2: f->compressed = true; /* fall through */
     case 0x81:
     case 0x82: f->kind = FRAME_MESSAGE; break;
     case 0x88: f->kind = FRAME_CLOSE; break;
@@ -126,7 +130,7 @@ int wire_next(framing_t framing, uint8_t *p, size_t n, frame_t *f) {
     return framing == FRAMING_RAWSOCKET ? rawsocket_next(p, n, f) : websocket_next(p, n, f);
 }
 
-size_t wire_header(uint8_t *dst, framing_t framing, frame_kind_t kind, bool text, size_t len, bool masked,
+size_t wire_header(uint8_t *dst, framing_t framing, frame_kind_t kind, uint8_t flags, size_t len, bool masked,
                    uint32_t key) {
     if (framing == FRAMING_RAWSOCKET) {
         dst[0] = kind == FRAME_MESSAGE ? 0 : kind == FRAME_PING ? 1 : 2;
@@ -134,7 +138,8 @@ size_t wire_header(uint8_t *dst, framing_t framing, frame_kind_t kind, bool text
         return 4;
     }
     static const uint8_t opcodes[] = {0x82, 0x89, 0x8a, 0x88};
-    dst[0] = kind == FRAME_MESSAGE && text ? 0x81 : opcodes[kind];
+    dst[0] = kind == FRAME_MESSAGE && flags & WIRE_TEXT ? 0x81 : opcodes[kind];
+    if (flags & WIRE_COMPRESSED) dst[0] |= 0x40;
     size_t at = 2;
     if (len < 126) {
         dst[1] = (uint8_t)len;

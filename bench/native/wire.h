@@ -33,6 +33,7 @@ typedef enum { FRAME_MESSAGE, FRAME_PING, FRAME_PONG, FRAME_CLOSE } frame_kind_t
 
 typedef struct {
     frame_kind_t kind;
+    bool compressed;  /* RSV1: permessage-deflate */
     uint8_t *payload; /* unmasked in place */
     size_t len;
     size_t size; /* octets of header and payload; when wire_next returns 0: octets needed at least */
@@ -44,9 +45,11 @@ enum { WIRE_HEADER_MAX = 14 };
  */
 int wire_next(framing_t framing, uint8_t *p, size_t n, frame_t *f);
 
-/* Writes the header of a frame with len octets of payload, returns its length. text: a WebSocket text message (JSON).
- * masked: key (not 0) goes into the header; the payload is masked by the caller with wire_mask. */
-size_t wire_header(uint8_t *dst, framing_t framing, frame_kind_t kind, bool text, size_t len, bool masked,
+enum { WIRE_TEXT = 1, WIRE_COMPRESSED = 2 }; /* a WebSocket text message (JSON); RSV1 */
+
+/* Writes the header of a frame with len octets of payload, returns its length. masked: key goes into the header; the
+ * payload is masked by the caller with wire_mask. */
+size_t wire_header(uint8_t *dst, framing_t framing, frame_kind_t kind, uint8_t flags, size_t len, bool masked,
                    uint32_t key);
 
 /* XORs p[0:n] with key, given as its four wire octets loaded in native order. */

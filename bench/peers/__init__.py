@@ -5,9 +5,12 @@ from peers.crossbar import Crossbar
 from peers.direct import Direct
 from peers.haproxy import HAProxy, HAProxyUnix
 from peers.nginx import Nginx
-from peers.ours import Ours, OursUnix
+from peers.ours import VARIANTS, Ours, OursUnix
 
 #: In the order in which a round goes through them.
 ALL: tuple[type[Peer], ...] = (Ours, HAProxy, OursUnix, HAProxyUnix, Nginx, Crossbar, Direct)
 
-__all__ = ["ALL", "Backend", "Peer", "Unavailable"]
+#: And those that take part in the features' tables only.
+EVERY: tuple[type[Peer], ...] = ALL + VARIANTS
+
+__all__ = ["ALL", "EVERY", "Backend", "Peer", "Unavailable"]

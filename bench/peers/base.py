@@ -81,11 +81,15 @@ class Peer:
     """One row of the tables. Subclasses say how to start it; `start` returns when it accepts connections."""
 
     name = ""  #: as in --only and in the JSON
+    #: Of which program it is a set-up; --only with this name takes its rows of the features' tables.
+    family = ""
     label = ""  #: as in the tables
     #: Sessions of the idle scenario; None: as many as the scenario says.
     idle_sessions: int | None = None
     #: Options of its stand-in router.
     router_options: tuple[str, ...] = ()
+    #: Whether clients are told other session IDs than the router's. Checked: what is measured must be in effect.
+    replaces_session_ids = False
     start_timeout = 20.0
     stop_timeout = 5.0
     #: Path of the WebSocket transport.

@@ -12,6 +12,7 @@ from peers.base import Backend, Peer, Unavailable, children_of, find_program, ou
 
 class Crossbar(Peer):
     name = "crossbar"
+    family = "crossbar"
     label = "Crossbar.io proxy"
     idle_sessions = 200  # it makes some 30 logins a second
     router_options = ("--authmethod", "anonymous-proxy")  # it refuses a WELCOME with a method it did not offer
@@ -26,7 +27,10 @@ class Crossbar(Peer):
         return f"Crossbar.io {found.group(1)}"
 
     def setup(self) -> str:
-        return "1 proxy worker; WebSocket in, RawSocket over a Unix socket out (anonymous-proxy works on those only)"
+        return (
+            "1 proxy worker; WebSocket in, RawSocket and CBOR over a Unix socket out (anonymous-proxy works on those "
+            "only)"
+        )
 
     def command(self, backend: Backend) -> list[str]:
         node = self.workdir / ".crossbar"
@@ -50,7 +54,8 @@ class Crossbar(Peer):
                     "type": "websocket",
                     "id": "bench",
                     "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": self.port, "backlog": 4096},
-                    "serializers": ["cbor"],
+                    "serializers": ["cbor", "json"],
+                    "options": {"compression": {"deflate": {}}},
                     "auth": {"anonymous": {"type": "static", "role": "anonymous"}},
                 }
             ],

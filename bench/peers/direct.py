@@ -9,6 +9,7 @@ from peers.base import Backend, Peer
 
 class Direct(Peer):
     name = "none"
+    family = "none"
     label = "no proxy"
 
     def version(self) -> str:

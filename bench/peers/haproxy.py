@@ -27,6 +27,7 @@ backend router
 
 class HAProxy(Peer):
     name = "haproxy"
+    family = "haproxy"
     label = "HAProxy"
 
     def version(self) -> str:

@@ -38,6 +38,7 @@ http {{
 
 class Nginx(Peer):
     name = "nginx"
+    family = "nginx"
     label = "nginx"
 
     def version(self) -> str:

@@ -8,12 +8,17 @@ import subprocess
 import sys
 from typing import Any
 
-from peers.base import PROJECT, Backend, Peer, Unavailable
+from peers.base import PROJECT, Backend, Peer, Unavailable, free_port
 
 
 class Ours(Peer):
     name = "ours"
+    family = "ours"
     label = "wamp-proxy"
+    #: What is spoken to a router that refuses the client's own serializer.
+    serializer = "cbor"
+    #: Keys of the listening transport beside those that are always there.
+    options: dict[str, Any] = {}
 
     def version(self) -> str:
         command = [sys.executable, "-c", "import proxy, proxy._relay; print(proxy.__version__)"]
@@ -33,6 +38,19 @@ class Ours(Peer):
         """Where the router is, in the proxy's configuration."""
         return {"type": "tcp", "host": "127.0.0.1", "port": backend.port}
 
+    def transports(self) -> list[dict[str, Any]]:
+        """The listening transports; the first one is what is measured."""
+        return [self.transport("bench", self.port) | self.options]
+
+    @staticmethod
+    def transport(name: str, port: int) -> dict[str, Any]:
+        """A listening transport without options."""
+        return {
+            "type": "websocket",
+            "id": name,
+            "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": port, "backlog": 4096},
+        }
+
     def command(self, backend: Backend) -> list[str]:
         config = {
             "type": "proxy",
@@ -41,19 +59,13 @@ class Ours(Peer):
                     "transport": {
                         "type": "rawsocket",
                         "endpoint": self.endpoint(backend),
-                        "serializer": "cbor",
+                        "serializer": self.serializer,
                     },
                     "auth": {"anonymous": {}},
                 }
             },
             "routes": {"realm1": {"anonymous": "backend"}},
-            "transports": [
-                {
-                    "type": "websocket",
-                    "id": "bench",
-                    "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": self.port, "backlog": 4096},
-                }
-            ],
+            "transports": self.transports(),
         }
         (self.workdir / "proxy.json").write_text(json.dumps(config), encoding="utf-8")
         options = os.environ.get("BENCH_OURS_OPTIONS", "--threads 1 --log-level warn").split()
@@ -71,3 +83,78 @@ class OursUnix(Ours):
 
     def endpoint(self, backend: Backend) -> dict[str, Any]:
         return {"type": "unix", "path": str(backend.path)}
+
+
+class OursAgain(Ours):
+    """A second process of the very same: what differs between the two is nothing that we did."""
+
+    name = "ours-again"
+    label = "wamp-proxy, again"
+
+
+class OursRouterIds(Ours):
+    """Session IDs are the router's, in a worker that keeps a map because of another transport; nobody is there."""
+
+    name = "ours-ids-router"
+    label = 'wamp-proxy, session_ids "router"'
+
+    def setup(self) -> str:
+        return f'{super().setup()}; beside it a transport with session_ids "proxy" that nobody uses'
+
+    def transports(self) -> list[dict[str, Any]]:
+        return [*super().transports(), self.transport("unused", free_port()) | {"session_ids": "proxy"}]
+
+
+class OursProxyIds(Ours):
+    """Session IDs are the proxy's: every one in a message is replaced."""
+
+    name = "ours-ids-proxy"
+    label = 'wamp-proxy, session_ids "proxy"'
+    options = {"session_ids": "proxy"}
+    replaces_session_ids = True
+
+    def setup(self) -> str:
+        return f'{super().setup()}; session_ids "proxy"'
+
+
+class OursTranslating(OursUnix):
+    """In front of a router that speaks one serializer only."""
+
+    def setup(self) -> str:
+        return f"{super().setup()}; the router speaks nothing but {self.serializer}"
+
+
+class OursToCbor(OursTranslating):
+    name = "ours-to-cbor"
+    label = "wamp-proxy, Unix, to CBOR"
+    serializer = "cbor"
+    router_options = ("--serializers", "cbor")
+
+
+class OursToMsgpack(OursTranslating):
+    name = "ours-to-msgpack"
+    label = "wamp-proxy, Unix, to MessagePack"
+    serializer = "msgpack"
+    router_options = ("--serializers", "msgpack")
+
+
+class OursToJson(OursTranslating):
+    name = "ours-to-json"
+    label = "wamp-proxy, Unix, to JSON"
+    serializer = "json"
+    router_options = ("--serializers", "json")
+
+
+class OursDeflate(OursUnix):
+    """Offers permessage-deflate; its clients decide whether to use it."""
+
+    name = "ours-deflate"
+    label = "wamp-proxy, Unix, permessage-deflate"
+    options = {"options": {"compression": {"deflate": {}}}}
+
+    def setup(self) -> str:
+        return f"{super().setup()}; permessage-deflate with its default parameters"
+
+
+#: Set-ups for the tables of the features.
+VARIANTS = (OursAgain, OursRouterIds, OursProxyIds, OursToCbor, OursToMsgpack, OursToJson, OursDeflate)

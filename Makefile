@@ -35,19 +35,28 @@ help: ## this list
 
 define WHAT_TO_INSTALL
 Install these, then run make again:
-  Debian, Ubuntu   apt install build-essential python3 python3-dev python3-venv
-  Fedora, RHEL     dnf install gcc make python3 python3-devel
-  Alpine           apk add gcc make musl-dev linux-headers bash python3 python3-dev
+  Debian, Ubuntu   apt install build-essential zlib1g-dev python3 python3-dev python3-venv
+  Fedora, RHEL     dnf install gcc gcc-c++ make zlib-devel python3 python3-devel
+  Alpine           apk add gcc g++ make musl-dev linux-headers zlib-dev bash python3 python3-dev
+GCC must be 11 or newer (or Clang 14 with the C++ library of GCC 11).
 Python must be 3.11 or newer; PYTHON=/path/to/python3 names another one (one from pyenv or uv has its headers).
 endef
 export WHAT_TO_INSTALL
 
 define FIND_MISSING
-import importlib.util, os, shutil, sys, sysconfig
+import importlib.util, os, shutil, subprocess, sys, sysconfig
 cc = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+cxx = (os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++").split()[0]
+flags = os.environ.get("CFLAGS", "").split() + os.environ.get("CPPFLAGS", "").split()
+def is_header(name):
+    command = [cc, *flags, "-E", "-x", "c", "-"]
+    source = b"#include <%s>" % name.encode()
+    return not shutil.which(cc) or not subprocess.run(command, input=source, capture_output=True).returncode
 include = sysconfig.get_path("include")
 missing = [text for ok, text in (
     (shutil.which(cc), "a C compiler (%s)" % cc),
+    (shutil.which(cxx), "a C++ compiler (%s)" % cxx),
+    (is_header("zlib.h"), "the headers of zlib (zlib.h)"),
     (os.path.exists(include + "/Python.h"), "the headers of Python (%s/Python.h)" % include),
     (all(map(importlib.util.find_spec, ("ensurepip", "venv"))), "the Python modules venv and ensurepip"),
 ) if not ok]
@@ -128,8 +137,8 @@ test: build peers ## all tests, on the release build
 quicktest: build ## unit, property and quality tests only
 	$(PYTEST) -m "not slow" $(wildcard tests/unit tests/property tests/quality) $(ARGS)
 
-conformance: build conformance-setup ## the Autobahn test suite only
-	$(PYTEST) tests/conformance $(ARGS)
+conformance: build conformance-setup ## the Autobahn test suite only, all of it (half an hour)
+	WAMP_PROXY_CONFORMANCE=full $(PYTEST) tests/conformance $(ARGS)
 
 # Other builds live in trees of their own, ahead of the editable install on the path of the tests and their children.
 .PHONY: debug asan trace

@@ -7,12 +7,13 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from support import raw
 from support.endpoints import Endpoint, free_port
-from support.process import Child, wait_until
+from support.process import Child, peer_environment, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 REALM = "realm1"
@@ -95,6 +96,11 @@ class CrossbarRouter(Router):
     """
 
     name = "crossbar"
+    environment: Mapping[str, str] = {}
+    serializers: Mapping[str, list[str]] = {
+        "websocket": ["json", "msgpack", "cbor", "ubjson"],
+        "rawsocket": ["json", "msgpack", "cbor", "ubjson"],
+    }
 
     def __init__(self, directory: Path, program: str) -> None:
         super().__init__(directory)
@@ -113,7 +119,7 @@ class CrossbarRouter(Router):
             "crossbar_ws": {"transport": self.direct["ws-tcp"].as_backend(), "auth": {"anonymous": {"type": "static"}}},
         }
         argv = [program, "start", "--cbdir", str(directory), "--loglevel", "warn"]
-        self.child = Child(self.name, argv, cwd=directory)
+        self.child = Child(self.name, argv, cwd=directory, env={**peer_environment(), **self.environment})
 
     def _config(self, proxy: Endpoint) -> dict[str, Any]:
         everything = {"call": True, "register": True, "publish": True, "subscribe": True}
@@ -129,7 +135,7 @@ class CrossbarRouter(Router):
             {
                 "type": endpoint.kind,
                 "endpoint": endpoint.as_config(),
-                "serializers": ["json", "msgpack", "cbor"],
+                "serializers": self.serializers[endpoint.kind],
             }
             for endpoint in [*self.direct.values(), proxy]
         ]
@@ -156,6 +162,17 @@ class CrossbarRouter(Router):
     def any_serializer(self) -> Endpoint:
         """The endpoint that takes the most serializers."""
         return self.rich
+
+
+class FlatBuffersRouter(CrossbarRouter):
+    """Crossbar.io that speaks FlatBuffers over WebSocket, and only there.
+
+    With its assertions it cannot: for every serializer it makes a batched one, too, which in the case of FlatBuffers
+    asserts that it is not batched.
+    """
+
+    environment = {"PYTHONOPTIMIZE": "1"}
+    serializers = {"websocket": ["flatbuffers", "cbor"], "rawsocket": ["json", "cbor"]}
 
 
 class XconnRouter(Router):

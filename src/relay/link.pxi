@@ -292,7 +292,7 @@ cdef inline bint link_is_plain(
     return not link_rewrites(c, front, direction, w.type)
 
 
-cdef int link_plain(loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const frame_t *f) noexcept nogil:
+cdef inline int link_plain(loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const frame_t *f) noexcept nogil:
     """Relay a message untouched. > 0: done; ST_MORE: `to` is gone."""
     if to.params.auto_fragment and f.length > to.params.auto_fragment:
         return link_put(loop, c, to, s, f.opcode, f.payload, f.length)
@@ -303,23 +303,28 @@ cdef int link_plain(loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const frame
 cdef int link_message(loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const frame_t *f) noexcept nogil:
     """Pass one message through the gate and relay it. > 0: go on; ST_MORE: it waits, or is the control plane's."""
     cdef wamp_t w
+    cdef uint8_t direction = DIR_TO_BACK if c.side == SIDE_FRONT else DIR_TO_FRONT
     cdef int plan
-    cdef uint8_t direction
-    if to == c:                                       # an echo speaks no WAMP
-        if c.flags & FL_COOKED:
-            return link_put(loop, c, to, s, f.opcode, f.payload, f.length)
-        return link_plain(loop, c, to, s, f)
-    direction = DIR_TO_BACK if c.side == SIDE_FRONT else DIR_TO_FRONT
-    plan = wamp_plan(c.codec.serializer, direction, f.payload, f.length, &w)
-    if plan == PLAN_PASS:
-        if scan_likely(link_is_plain(c, to, direction, &w, f)):
-            return link_plain(loop, c, to, s, f)
-        return link_cook(loop, c, to, s, w.type, f.payload, f.length, True)
+    if to != c:
+        plan = wamp_plan(c.codec.serializer, direction, f.payload, f.length, &w)
+        if plan != PLAN_PASS:
+            return link_stop(loop, c, to, s, f, plan, w.type)
+        if not scan_likely(link_is_plain(c, to, direction, &w, f)):
+            return link_cook(loop, c, to, s, w.type, f.payload, f.length, True)
+    elif c.flags & FL_COOKED:                         # an echo speaks no WAMP
+        return link_put(loop, c, to, s, f.opcode, f.payload, f.length)
+    return link_plain(loop, c, to, s, f)              # one call only, so that it stands here
+
+
+cdef int link_stop(
+    loop_t *loop, conn_t *c, conn_t *to, spans_t *s, const frame_t *f, int plan, uint32_t type
+) noexcept nogil:
+    """The gate does not let a message pass: the control plane has the word."""
     if link_flush(loop, c, to, s) < 0:
         return ST_MORE
     if plan == PLAN_CONTROL:
         c.flags |= FL_PAUSED
-        event_emit(loop, EV_CONTROL, c, w.type, f.payload, f.length, NULL, 0)
+        event_emit(loop, EV_CONTROL, c, type, f.payload, f.length, NULL, 0)
     else:
         violation_emit(loop, c, plan, NULL, 0)
     return ST_MORE

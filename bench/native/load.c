@@ -17,7 +17,15 @@
 #include "client.h"
 #include "report.h"
 
-typedef enum { MODE_CALLS, MODE_EVENTS, MODE_INVOCATIONS, MODE_PUBLISHES, MODE_LOGINS, MODE_IDENTIFY, MODE_IDLE } load_mode_t;
+typedef enum {
+    MODE_CALLS,
+    MODE_EVENTS,
+    MODE_INVOCATIONS,
+    MODE_PUBLISHES,
+    MODE_LOGINS,
+    MODE_IDENTIFY,
+    MODE_IDLE,
+} load_mode_t;
 
 static const char *const mode_names[] = {"calls", "events", "invocations", "publishes", "logins", "identify", "idle"};
 static const role_t mode_roles[] = {ROLE_CALLER,    ROLE_SUBSCRIBER, ROLE_CALLEE,
@@ -294,8 +302,8 @@ static void run(void) {
 static void print_result(void) {
     double seconds = (double)load.watch.wall_ns / 1e9;
     printf("{\"mode\": \"%s\", \"transport\": \"%s\", \"serializer\": \"%s%s\", \"sessions\": %u, \"inflight\": %u, ",
-           mode_names[load.mode], setup.framing == FRAMING_WEBSOCKET ? "websocket" : "rawsocket", serializer_name(setup.ser),
-           setup.batched ? ".batched" : "", load.sessions, setup.inflight);
+           mode_names[load.mode], setup.framing == FRAMING_WEBSOCKET ? "websocket" : "rawsocket",
+           serializer_name(setup.ser), setup.batched ? ".batched" : "", load.sessions, setup.inflight);
     printf(
         "\"payload\": %zu, \"seconds\": %.6f, \"count\": %lu, \"per_second\": %.1f, \"reads\": %lu, \"latency_us\": ",
         setup.payload, seconds, load.done, seconds > 0 ? (double)load.done / seconds : 0.0, load.reads);

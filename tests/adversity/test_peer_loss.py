@@ -26,7 +26,9 @@ class Stage:
     def __init__(self, directory: Path) -> None:
         self.stub = StubRouter(Endpoint("rawsocket", path=str(directory / "stub.sock")))
         timeouts = {"dial": 400, "join": 400, "goodbye": 400}
-        config = Config(directory).stub("stub", self.stub.endpoint, timeouts=timeouts)
+        # One serializer, so that each login dials once whatever goes wrong.
+        item = {"transport": {**self.stub.endpoint.as_backend(), "serializers": ["cbor"]}, "timeouts": timeouts}
+        config = Config(directory).backend("stub", {**item, "auth": {"anonymous": {"type": "static"}}})
         self.fronts = {kind: config.listen(kind, limits={"close_timeout": 500}) for kind in ("websocket", "rawsocket")}
         self.proxy = ProxyProcess(config)
         self.witness = self.session("websocket")

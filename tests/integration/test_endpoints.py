@@ -13,7 +13,7 @@ import pytest
 from support import raw
 from support.endpoints import Endpoint, free_port
 from support.proxies import Config, ProxyProcess
-from support.raw import WELCOME, hello
+from support.raw import SERIALIZERS, WELCOME, hello
 from support.stub import StubRouter
 
 
@@ -31,6 +31,7 @@ class StubRouter6(StubRouter):
 
     def __init__(self, port: int) -> None:
         self.endpoint = Endpoint("rawsocket", port, host="::1")
+        self.speaks, self.takes = tuple(SERIALIZERS), 1 << 24
         self.sock = socket.create_server(("::1", port), family=socket.AF_INET6)
         self.sock.settimeout(15.0)
         self._open = []

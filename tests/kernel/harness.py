@@ -302,6 +302,7 @@ class Plane:
         self.ended: dict[int, Event] = {}  # by connection
         self.named: set[int] = set()
         self.tokens = 1000
+        self.ending = False  # whoever appears now was accepted late, and is sent away
         self.stopped = False
         self.probe_params = self.relay.add_params(kind=R.CODEC_RS, client=True)
 
@@ -313,6 +314,8 @@ class Plane:
         for event in map(Event._make, self.relay.drain()):
             self.log.append(event)
             self.fresh.append(event)
+            if event.conn and self.ending:
+                self.relay.abort(event.conn)
             if event.conn:
                 assert event.conn not in self.ended, f"{event} after {self.ended[event.conn]}"
                 self.named.add(event.conn)
@@ -517,6 +520,7 @@ class Plane:
             return
         self.stopped = True
         if hang_up:
+            self.ending = True
             self.hang_up()
             for conn in list(self.named):
                 self.relay.abort(conn)

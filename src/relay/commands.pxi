@@ -122,7 +122,7 @@ cdef inline bint command_may_link(const conn_t *front, const conn_t *back) noexc
     """Can each read what the other says, itself or translated?"""
     if front.codec.serializer == back.codec.serializer:
         return True
-    return front.codec.serializer <= SER_CBOR and back.codec.serializer <= SER_CBOR
+    return front.codec.serializer <= SER_CBOR and SER_NONE < back.codec.serializer <= SER_CBOR
 
 
 cdef void command_upgrade(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nogil:
@@ -160,12 +160,31 @@ cdef void command_link(loop_t *loop, conn_t *front, const entry_t *cmd) noexcept
 cdef void command_next(loop_t *loop, conn_t *c, int64_t ms) noexcept nogil:
     if c.phase < PHASE_JOIN or c.phase > PHASE_LINKED or c.flags & FL_NO_READ:
         return
-    c.flags &= ~<uint32_t>FL_PAUSED
+    c.flags &= ~<uint32_t>(FL_PAUSED | FL_REFUSED)
     if c.phase == PHASE_JOIN:
         conn_deadline(loop, c, c.params.hello_ms if ms < 0 else <uint32_t>ms)
     conn_ready(loop, c)
     if c.flags & FL_EOF_HINT:
         c.flags |= FL_RD_READY
+
+
+cdef void command_send(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nogil:
+    """Queue a message of the control plane's.
+
+    Answers must not pile up where nobody reads them, whoever brought them about: the connection itself, or its peer
+    with messages that are refused.
+    """
+    cdef conn_t *peer
+    if conn_put_message(loop, c, conn_opcode(c), cmd.data, cmd.length) < 0:
+        conn_lost(loop, c, CLOSED_NOMEM, 0)
+        return
+    if buf_len(&c.tx) <= c.params.high_water:
+        return
+    c.flags |= FL_FLOODED
+    peer = conn_peer(loop, c)
+    if c.phase == PHASE_LINKED and peer != c:
+        peer.flags |= FL_PRESSED
+        loop.stats.presses += 1
 
 
 cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nogil:
@@ -178,10 +197,7 @@ cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nog
             conn_close(loop, c, 0, NULL, 0)
     elif cmd.kind == CMD_SEND:
         if c.phase == PHASE_JOIN or c.phase == PHASE_LINKED:
-            if conn_put_message(loop, c, conn_opcode(c), cmd.data, cmd.length) < 0:
-                conn_lost(loop, c, CLOSED_NOMEM, 0)
-            elif c.phase == PHASE_JOIN and buf_len(&c.tx) > c.params.high_water:
-                c.flags |= FL_FLOODED                 # it asks and does not read: answers must not pile up
+            command_send(loop, c, cmd)
     elif cmd.kind == CMD_NEXT:
         command_next(loop, c, cmd.arg)
     elif cmd.kind == CMD_UNDIAL:

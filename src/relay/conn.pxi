@@ -254,11 +254,11 @@ cdef int conn_put_whole(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t *
 cdef int conn_put_packed(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t *p, size_t n) noexcept nogil:
     """Compress a message where that was negotiated and gains something, frame it and queue it."""
     cdef int st
-    if c.zip == NULL or n < DEFLATE_MIN:
+    if c.zip == NULL or n < DEFLATE_MIN or (c.codec.max_out and n > c.codec.max_out):
         return conn_put_whole(loop, c, opcode, p, n)
-    sink_reset(&loop.deflated, 0)
-    if zip_deflate(c.zip, p, n, &loop.deflated) < 0:
-        return conn_put_whole(loop, c, opcode, p, n)  # no memory for the stream: it may go as it is
+    sink_reset(&loop.deflated, c.codec.max_out)
+    if zip_deflate(c.zip, p, n, &loop.deflated) < 0:  # no memory for the stream, or it gets longer than the peer takes
+        return conn_put_whole(loop, c, opcode, p, n)  # it may go as it is
     loop.stats.deflated += 1
     loop.stats.deflated_octets_in += n
     loop.stats.deflated_octets_out += loop.deflated.len

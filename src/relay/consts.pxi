@@ -200,6 +200,7 @@ cdef enum:                         # FL: flags of a connection
     FL_COOKED = 65536              # linked: its messages cannot be re-framed where they lie, each is written anew
     FL_AWAITED = 131072            # a message in hold waits for the session that it names (ST_WAIT)
     FL_JOINING = 262144            # back: counted in its realm's `joining`
+    FL_REFUSED = 524288            # paused because of a message that cannot be relayed (EV_REFUSED)
     FL_STOPPED = FL_PAUSED | FL_PRESSED | FL_NO_READ | FL_FLOODED | FL_AWAITED  # any reason not to read
 
 cdef enum:                         # CLOSED: why a connection ended, first reason wins

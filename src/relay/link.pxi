@@ -186,7 +186,8 @@ cdef inline bint link_rewrites(const conn_t *c, const conn_t *front, uint8_t dir
     """May this message hold session IDs that are not the same on both sides, or tell where such will be?"""
     if c.realm == NULL or not rewrite_concerns(direction, type):
         return False
-    if atomic_load64(&c.realm.mapped) or atomic_load64(&c.realm.joining):
+    # In this order: a session is counted in `mapped` before it leaves `joining`.
+    if atomic_load64(&c.realm.joining) or atomic_load64(&c.realm.mapped):
         return True
     # Subscriptions outlive the time when there is nothing to map.
     return WAMP_SUBSCRIBE <= type <= WAMP_UNSUBSCRIBED or front.notes != NULL
@@ -351,7 +352,7 @@ cdef void link_retry(loop_t *loop, conn_t *c, bint may_wait) noexcept nogil:
     wamp_type(c.codec.serializer, buf_ptr(&c.hold), buf_len(&c.hold), &w)
     c.deadline = 0
     link_cook(loop, c, to, &s, w.type, buf_ptr(&c.hold), buf_len(&c.hold), may_wait)
-    if c.gen != gen or c.fd < 0 or (c.phase == PHASE_LINKED and c.deadline):
+    if c.gen != gen or c.fd < 0 or (c.phase == PHASE_LINKED and c.deadline and not c.flags & FL_NO_READ):
         return                                        # it is gone, or waits for more
     c.flags &= ~<uint32_t>FL_AWAITED
     c.wait_until = 0
@@ -409,8 +410,8 @@ cdef void link_join(loop_t *loop, conn_t *front, conn_t *back) noexcept nogil:
     back.flags |= FL_LINKED_BACK
     front.phase = PHASE_LINKED
     back.phase = PHASE_LINKED
-    front.flags &= ~<uint32_t>(FL_PAUSED | FL_PRESSED | FL_COOKED)
-    back.flags &= ~<uint32_t>(FL_PAUSED | FL_PRESSED | FL_COOKED)
+    front.flags &= ~<uint32_t>(FL_PAUSED | FL_REFUSED | FL_PRESSED | FL_COOKED)
+    back.flags &= ~<uint32_t>(FL_PAUSED | FL_REFUSED | FL_PRESSED | FL_COOKED)
     front.flags |= link_cooked(front, back)
     back.flags |= link_cooked(back, front)
     front.realm = back.realm

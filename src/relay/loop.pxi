@@ -168,10 +168,12 @@ cdef inline bint conn_is_patient(const conn_t *c, uint32_t events) noexcept nogi
     """Does the end of a paused connection wait until the control plane has answered?
 
     An HTTP client may end its side after the request and still read the answer. A router that is linked in a moment may
-    have said why it ends.
+    have said why it ends. Behind a message that was refused others may wait, and the GOODBYE.
     """
     if c.phase <= PHASE_WAIT:
         return not events & (<uint32_t>EPOLLHUP | <uint32_t>EPOLLERR)
+    if c.phase == PHASE_LINKED and c.flags & FL_REFUSED:
+        return not events & <uint32_t>EPOLLERR
     if c.side != SIDE_BACK or c.phase != PHASE_JOIN or c.flags & FL_LINKED_BACK:
         return False
     return not events & <uint32_t>EPOLLERR

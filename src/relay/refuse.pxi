@@ -88,5 +88,5 @@ cdef void refuse_emit(
             head = ids
             size = refuse_ids(serializer, type, &f, ids)
     loop.stats.refused += 1
-    c.flags |= FL_PAUSED
+    c.flags |= FL_PAUSED | FL_REFUSED
     event_emit(loop, EV_REFUSED, c, status, head, size, lead, 13 + k)

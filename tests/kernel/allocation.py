@@ -1,6 +1,6 @@
 """Run in a process of its own, with a debug build: every single allocation of a session's life fails once.
 
-Argument: "front-back" framings. Prints a line per failed allocation, so that a crash shows where it was.
+Argument: "front-back" framings, or "messages" for those that are not relayed as they are. Prints a line per failed allocation, so that a crash shows where it was.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from kernel import harness
+from kernel import allocation_messages, harness
 from kernel.harness import CLOSE, GOODBYE, WELCOME, End, Event, Gone, Plane, Router, call, result
 from proxy import _relay as R
 
@@ -29,6 +29,7 @@ class ShortPlane(Plane):
     """Notices at once when a connection ends that was not expected to."""
 
     expected = False
+    refuses = False  # messages that cannot be translated are expected
     patience = 0.05
 
     def pump(self, seconds: float) -> None:
@@ -38,6 +39,8 @@ class ShortPlane(Plane):
             return
         for event in self.log[before:]:
             if event.kind in (R.EV_CLOSED, R.EV_VIOLATION):
+                raise Ended(event)
+            if event.kind == R.EV_REFUSED and not self.refuses:
                 raise Ended(event)
         for end in self.ends:  # connections that end before they have a name
             try:
@@ -108,7 +111,10 @@ def attempt(n: int, front: str, back: str) -> str:
     plane = HeedfulEnd.plane = ShortPlane()
     how = "whole"
     try:
-        scenario(plane, front, back, n)
+        if front == "messages":
+            allocation_messages.scenario(plane, SMALL, n, Ended)
+        else:
+            scenario(plane, front, back, n)
     except (Ended, Gone, MemoryError) as error:
         how = repr(error)
     except BrokenPipeError as error:
@@ -144,7 +150,7 @@ def main() -> None:
     """All allocations of one pair of framings."""
     harness.End = HeedfulEnd  # type: ignore[misc]
     constructor()
-    front, back = sys.argv[1].split("-")
+    front, _, back = sys.argv[1].partition("-")
     n, whole, seen = 0, 0, 0
     while whole < ENOUGH:
         print("allocation", n, end=": ", flush=True)

@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 @pytest.mark.skipif(
     not R.probe_fail_allocation(-1), reason=f"a {R.build_mode} build cannot fail allocations: `make test-debug` does"
 )
-@pytest.mark.parametrize("pair", ["rs-rs", "ws-ws", "ws-rs"])
+@pytest.mark.parametrize("pair", ["rs-rs", "ws-ws", "ws-rs", "messages"])
 def test_every_allocation_may_fail(pair: str) -> None:
     paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.run(

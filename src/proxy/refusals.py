@@ -136,8 +136,9 @@ class _Failure(NamedTuple):
 
 
 def _id(head: list[Any], index: int) -> int | None:
+    """The request ID at ``index``; None if there is none, or one that the data plane has no number for."""
     value = head[index] if len(head) > index else None
-    return value if type(value) is int else None
+    return value if type(value) is int and 0 <= value < 2**64 else None
 
 
 def _is_set(head: list[Any], index: int, key: str) -> bool:

@@ -38,8 +38,9 @@ LOG_INTERVAL: Final = 10.0
 # Characters. The ERROR must be something that everybody takes, see SURE_SIZE.
 _TEXT_MAX: Final = 200
 
-# Octets of a message that every peer takes: the smallest limit that RawSocket can announce.
-SURE_SIZE: Final = 512
+# Octets of a message that every peer takes: the smallest limit that RawSocket can announce, or that the configuration
+# can name, less what surrounds a message in a batch.
+SURE_SIZE: Final = 508
 
 _HEAD: Final = struct.Struct(">IQB")
 

@@ -103,6 +103,13 @@ cdef inline void conn_need(loop_t *loop, conn_t *c, buf_t *b, size_t need) noexc
     c.need = need
 
 
+cdef inline size_t conn_message_room(const conn_t *c) noexcept nogil:
+    """Octets of one WAMP message that the peer takes; 0: any. In a batch there is less room for it."""
+    if c.codec.max_out == 0 or not c.codec.flags & CF_BATCHED:
+        return c.codec.max_out
+    return c.codec.max_out - batch_extra(&c.codec)
+
+
 cdef void conn_setup(conn_t *c, params_t *params) noexcept nogil:
     c.params = params
     c.codec.kind = params.kind
@@ -215,7 +222,7 @@ cdef int conn_put(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t *p, siz
     cdef int h
     cdef uint32_t key = conn_key(loop) if c.codec.flags & CF_MASK_OUT else 0
     cdef uint8_t *dst
-    if c.codec.max_out and n > c.codec.max_out:
+    if c.codec.max_out and n > c.codec.max_out and not opcode & OP_RSV1:  # DEFLATE may add a few octets
         conn_latch(c, CLOSED_TOO_BIG, 0)
         return ST_TOO_BIG
     if buf_reserve(loop, &c.tx, n + WS_HEADER_MAX) < 0:
@@ -270,6 +277,9 @@ cdef int conn_put_packed(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t 
 cdef int conn_put_message(loop_t *loop, conn_t *c, uint8_t opcode, const uint8_t *p, size_t n) noexcept nogil:
     """Queue one WAMP message in the way that was agreed: as a batch of one, compressed, in fragments."""
     cdef int st
+    if c.codec.max_out and n > conn_message_room(c):
+        conn_latch(c, CLOSED_TOO_BIG, 0)
+        return ST_TOO_BIG
     if not c.codec.flags & CF_BATCHED:
         return conn_put_packed(loop, c, opcode, p, n)
     sink_reset(&loop.wrapped, 0)

@@ -121,14 +121,10 @@ cdef inline void link_count(loop_t *loop, const conn_t *c, size_t n) noexcept no
         loop.stats.octets_to_front += n
 
 
-cdef inline size_t link_limit(const conn_t *to) noexcept nogil:
-    """Octets of one WAMP message that a connection takes; 0: any. In a batch of one it has company."""
-    cdef size_t more = 0
-    if to.codec.max_out == 0:
-        return 0
-    if to.codec.flags & CF_BATCHED:
-        more = batch_extra(&to.codec)
-    return to.codec.max_out - more if to.codec.max_out > more else 1
+cdef inline size_t link_batch_room(const conn_t *to) noexcept nogil:
+    """Octets of a batch before what the last message in it adds."""
+    cdef size_t room = conn_message_room(to)
+    return room if room and room < BATCH_MAX else BATCH_MAX
 
 
 cdef int link_put(
@@ -138,13 +134,9 @@ cdef int link_put(
 
     > 0: done; ST_MORE: `to` is gone.
     """
-    cdef size_t room
     link_count(loop, c, n)
     if to.codec.flags & CF_BATCHED:
-        room = BATCH_MAX
-        if to.codec.max_out and to.codec.max_out < BATCH_MAX:
-            room = to.codec.max_out
-        if loop.batch.len and loop.batch.len + n + batch_extra(&to.codec) > room and link_flush(loop, c, to, s) < 0:
+        if loop.batch.len and loop.batch.len + n > link_batch_room(to) and link_flush(loop, c, to, s) < 0:
             return ST_MORE
         loop.stats.batched_messages += 1
         if batch_put(&to.codec, &loop.batch, p, n) < 0:
@@ -234,7 +226,7 @@ cdef int link_cook(
     cdef conn_t *front = c if c.side == SIDE_FRONT else to
     cdef uint8_t direction = DIR_TO_BACK if c.side == SIDE_FRONT else DIR_TO_FRONT
     cdef uint8_t serializer = c.codec.serializer
-    cdef size_t limit = link_limit(to)
+    cdef size_t limit = conn_message_room(to)
     cdef const char *why = NULL
     cdef int st = ST_OK
     if front.notes != NULL and front.notes.dead and link_is_dead(front, serializer, type, p, n):
@@ -277,7 +269,7 @@ cdef int link_refuse(
     if c.side == SIDE_FRONT and c.notes != NULL:
         link_forget(c, type, p, n)
     if link_flush(loop, c, to, s) >= 0:
-        refuse_emit(loop, c, type, p, n, status, why, link_limit(to))
+        refuse_emit(loop, c, type, p, n, status, why, conn_message_room(to))
     return ST_MORE
 
 

@@ -161,7 +161,8 @@ def _is_valid(offer: _Offer) -> bool:
 def _accept(offer: _Offer, settings: Settings) -> Agreement | None:
     """The answer to a valid offer; None to decline it.
 
-    That a client offers client_no_context_takeover is only a hint (7.1.1.2), and autobahn gives it always.
+    That a client offers client_no_context_takeover is only a hint (7.1.1.2), and autobahn gives it always. One that
+    offers both ends' has no context takeover at all, and may break off when it is not told so (gorilla/websocket).
     """
     wanted = int(offer.get("server_max_window_bits") or _BITS_MAX)
     if wanted < _BITS_MIN:
@@ -171,13 +172,15 @@ def _accept(offer: _Offer, settings: Settings) -> Agreement | None:
         return None  # 7.1.2.2: it must not be asked for what it did not offer
     deflate_bits = min(wanted, settings.max_window_bits)
     deflate_reset = settings.no_context_takeover or "server_no_context_takeover" in offer
+    both = {"client_no_context_takeover", "server_no_context_takeover"}
+    inflate_reset = settings.request_no_context_takeover or both <= offer.keys()
     inflate_bits = _BITS_MAX
     answer = [_NAME]
     if deflate_reset:
         answer.append("server_no_context_takeover")
     if deflate_bits < _BITS_MAX or "server_max_window_bits" in offer:
         answer.append(f"server_max_window_bits={deflate_bits}")
-    if settings.request_no_context_takeover:
+    if inflate_reset:
         answer.append("client_no_context_takeover")
     if settings.request_max_window_bits:
         limit = min(settings.request_max_window_bits, int(hint or _BITS_MAX))
@@ -186,7 +189,7 @@ def _accept(offer: _Offer, settings: Settings) -> Agreement | None:
     return Agreement(
         response="; ".join(answer),
         inflate_bits=inflate_bits,
-        inflate_reset=settings.request_no_context_takeover,
+        inflate_reset=inflate_reset,
         deflate_bits=deflate_bits,
         deflate_reset=deflate_reset,
         mem_level=settings.memory_level,

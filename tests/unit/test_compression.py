@@ -43,6 +43,12 @@ def agreement(header: str, **settings: Any) -> tuple[int, bool, int, bool]:
     return agreed.inflate_bits, agreed.inflate_reset, agreed.deflate_bits, agreed.deflate_reset
 
 
+def test_a_client_without_context_takeover_costs_no_memory() -> None:
+    agreed = negotiate(offer("server_no_context_takeover", "client_no_context_takeover"), DEFAULT, 0)
+    assert agreed is not None
+    assert (agreed.inflate_reset, agreed.deflate_reset, agreed.memory) == (True, True, 0)
+
+
 # --- one offer -----------------------------------------------------------------------------------------------------
 
 ANSWERS = [
@@ -50,6 +56,11 @@ ANSWERS = [
     ("permessage-deflate", {}, NAME),
     ("permessage-deflate; client_max_window_bits", {}, NAME),
     ("permessage-deflate; client_no_context_takeover; client_max_window_bits", {}, NAME),
+    (
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+        {},
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+    ),
     # the server's window
     (offer("server_max_window_bits=12"), {}, offer("server_max_window_bits=12")),
     (offer("server_max_window_bits=15"), {}, offer("server_max_window_bits=15")),

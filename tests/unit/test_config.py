@@ -110,7 +110,7 @@ def test_defaults_are_those_of_crossbar(save: Any) -> None:
     }
     assert websocket.id == "transport000"
     assert websocket.max_connections == 50_000
-    assert websocket.serializers == ("json", "msgpack", "cbor")
+    assert websocket.serializers == ("json", "msgpack", "cbor", "ubjson", "flatbuffers")
     assert websocket.endpoint.backlog == 50
     assert websocket.endpoint.model_dump()["version"] == 4
 
@@ -230,11 +230,40 @@ def test_backend_options_go_by_both_of_autobahns_names(save: Any, style: str) ->
     assert not loaded.warnings
 
 
-def test_names_that_only_others_speak_are_skipped(save: Any) -> None:
-    names = ["cbor", "flatbuffers.batched", "json.batched", "cbor"]
-    loaded = load(save(worker(transports=[transport(serializers=names)])))
+def test_names_that_stand_for_nothing_are_skipped(save: Any) -> None:
+    item = transport(serializers=["cbor", "flatbuffers.batched", "json.batched", "cbor"])
+    router = connection(transport={**connection()["transport"], "serializers": ["cbor.batched", "cbor"]})
+    loaded = load(save(worker(transports=[item], connections={"router1": router})))
     assert loaded.config.transports[0].model_dump()["serializers"] == ("cbor", "json.batched")
-    assert [item.place for item in loaded.warnings if "skipped" in item.expected] == ["transports[0].serializers[1]"]
+    assert loaded.config.connections["router1"].transport.serializers == ("cbor",)
+    assert [item.place for item in loaded.warnings if "skipped" in item.expected] == [
+        "connections.router1.transport.serializers[0]",
+        "transports[0].serializers[1]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "place", "value"),
+    [
+        ({"serializer": "ubjson"}, "transport.serializer", '"ubjson"'),
+        ({"serializer": "json", "serializers": ["cbor"]}, "transport.serializer", '"json"'),
+    ],
+)
+def test_a_serializer_that_is_never_tried(save: Any, keys: dict[str, Any], place: str, value: str) -> None:
+    loaded = load(save(worker(connections={"router1": connection(transport={**connection()["transport"], **keys})})))
+    assert [(item.place, item.value) for item in loaded.warnings if "has no effect" in item.expected] == [
+        (f"connections.router1.{place}", value)
+    ]
+
+
+def test_rawsocket_peers_announce_their_limit(save: Any) -> None:
+    limits = {"max_message_out": 4096}
+    item = {"type": "rawsocket", "endpoint": {"type": "tcp", "port": 1}, "limits": limits}
+    loaded = load(save(worker(connections={"router1": connection(limits=limits)}, transports=[item])))
+    assert [item.place for item in loaded.warnings if "has no effect" in item.expected] == [
+        "connections.router1.limits.max_message_out",
+        "transports[0].limits.max_message_out",
+    ]
 
 
 def test_ubjson_and_flatbuffers_are_spoken_where_they_are_named(save: Any) -> None:

@@ -305,7 +305,7 @@ def test_what_a_request_holds() -> None:
         (head(Sec_WebSocket_Key="\xe9" * 22 + "=="), 400),
         (head(Sec_WebSocket_Protocol=None), 400),
         (head(Sec_WebSocket_Protocol=""), 400),
-        (head(Sec_WebSocket_Protocol="wamp.2.smile"), 400),
+        (head(Sec_WebSocket_Protocol="wamp.2.bson"), 400),
         (head(Sec_WebSocket_Protocol="WAMP.2.JSON"), 400),
         (head(Sec_WebSocket_Protocol="wamp.2.json, wamp.2.json"), 400),
         (head(Sec_WebSocket_Protocol="wamp.2.json, a b"), 400),

@@ -29,15 +29,16 @@ UNIX_PATH_MAX = 107
 
 SERIALIZERS = ("json", "msgpack", "cbor", "ubjson", "flatbuffers")
 """Serializers that this version speaks."""
-SERIALIZERS_DEFAULT = ("json", "msgpack", "cbor")
-"""Those that are spoken unless others are named: messages of these can be translated for a router that does not take
-them, so that a client can choose any of them."""
+TRANSLATED = ("json", "msgpack", "cbor")
+"""Serializers that are translated into each other."""
+SERIALIZERS_DEFAULT = TRANSLATED
+"""Those that are spoken unless others are named: a client can choose any of them, whatever its router takes."""
 UNBATCHED = ("flatbuffers",)
 """Serializers that have no batched subprotocol, not even in autobahn."""
 BATCHED = tuple(f"{name}.batched" for name in SERIALIZERS if name not in UNBATCHED)
 """Names of the batched subprotocols that this version speaks."""
 SERIALIZERS_KNOWN = tuple(f"{name}{suffix}" for suffix in ("", ".batched") for name in SERIALIZERS)
-"""All names that stand for something somewhere."""
+"""All names that Crossbar.io takes: those that stand for nothing here are skipped with a warning."""
 
 
 def subprotocols(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -201,7 +202,7 @@ def _spoken(spoken: tuple[str, ...]) -> AfterValidator:
     def check(names: tuple[str, ...]) -> tuple[str, ...]:
         known = tuple(dict.fromkeys(name for name in names if name in spoken))
         if not known:
-            raise problem(f"expected at least one of {', '.join(spoken)}; others are not supported by this version")
+            raise problem(f"expected at least one of {', '.join(spoken)}")
         return known
 
     return AfterValidator(check)

@@ -74,7 +74,7 @@ def load(path: str | Path, worker_id: str | None = None) -> Loaded:
     except ValidationError as error:
         findings += validation_findings(error, data, prefix)
     else:
-        findings += review.transports(config, prefix)
+        findings += [*review.connections(config, prefix), *review.transports(config, prefix)]
     if config is None or any(item.severity == "error" for item in findings):
         raise ConfigError(findings)
     return Loaded(config, findings)

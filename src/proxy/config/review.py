@@ -3,15 +3,15 @@ several items together can be wrong in.
 """
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
-from proxy.config.fields import ID_PATTERN, SERIALIZERS_KNOWN, NoEffect, Spoken, StrictModel
+from proxy.config.fields import ID_PATTERN, SERIALIZERS_KNOWN, TRANSLATED, NoEffect, Spoken, StrictModel
 from proxy.config.findings import Finding, Place, finding, suggest
-from proxy.config.transports import TcpEndpoint, TesteeTransport, TransportConfig, UnixEndpoint
+from proxy.config.transports import RawSocketTransport, TcpEndpoint, TesteeTransport, TransportConfig, UnixEndpoint
 from proxy.config.worker import WorkerConfig
 
 
@@ -36,12 +36,17 @@ def _model_keys(model: type[BaseModel], data: Any, place: Place) -> Iterator[Fin
             yield finding(here, value, "unknown key, ignored" + suggest(str(name), fields), "warning")
             continue
         _, field = fields[name]
-        for mark in field.metadata:
-            if isinstance(mark, NoEffect) and value is not None:
-                yield finding(here, value, mark.text, "warning")
-            if isinstance(mark, Spoken) and isinstance(value, (list, tuple)):
-                yield from _skipped_serializers(value, mark.names, here)
+        yield from _marked(field.metadata, value, here)
         yield from _value_keys(field.annotation, value, here)
+
+
+def _marked(marks: Iterable[Any], value: Any, place: Place) -> Iterator[Finding]:
+    """What the marks of an annotation have to say about the value."""
+    for mark in marks:
+        if isinstance(mark, NoEffect) and value is not None:
+            yield finding(place, value, mark.text, "warning")
+        if isinstance(mark, Spoken) and isinstance(value, (list, tuple)):
+            yield from _skipped_serializers(value, mark.names, place)
 
 
 def _input_names(key: str, field: FieldInfo) -> tuple[str, ...]:
@@ -55,6 +60,7 @@ def _value_keys(annotation: Any, value: Any, place: Place) -> Iterator[Finding]:
     """Follow an annotation to the models in it, beside the value."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
+        yield from _marked(arguments[1:], value, place)
         yield from _value_keys(arguments[0], value, place)
     elif origin in (Union, types.UnionType):
         for choice in arguments:
@@ -82,7 +88,7 @@ def _is_meant(choice: Any, value: Any) -> bool:
 def _skipped_serializers(names: Any, spoken: tuple[str, ...], place: Place) -> Iterator[Finding]:
     for index, name in enumerate(names):
         if isinstance(name, str) and name not in spoken and name in SERIALIZERS_KNOWN:
-            yield finding((*place, index), name, "not supported by this version, skipped", "warning")
+            yield finding((*place, index), name, "stands for nothing here, skipped", "warning")
 
 
 def names(data: Mapping[str, Any], prefix: Place) -> Iterator[Finding]:
@@ -127,6 +133,28 @@ def _transport_ids(transports: Any, prefix: Place) -> Iterator[Finding]:
             yield finding((*prefix, "transports", index, "id"), name, text)
 
 
+def connections(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
+    """Findings about keys of valid connections that do nothing beside the others."""
+    for name, connection in config.connections.items():
+        here = (*prefix, "connections", name)
+        transport = connection.transport
+        serializer = None if transport.serializer is None else transport.serializer.removesuffix(".batched")
+        if serializer is not None and serializer not in TRANSLATED:
+            text = f"has no effect: only {', '.join(TRANSLATED)} can be tried in place of a client's own"
+            yield finding((*here, "transport", "serializer"), serializer, text, "warning")
+        elif serializer is not None and transport.serializers is not None and serializer not in transport.serializers:
+            text = "has no effect: serializers leaves it out"
+            yield finding((*here, "transport", "serializer"), serializer, text, "warning")
+        if transport.type == "rawsocket":
+            yield from _announced(connection.limits.max_message_out, here, "router")
+
+
+def _announced(max_message_out: int, place: Place, peer: str) -> Iterator[Finding]:
+    if max_message_out:
+        text = f"has no effect: a RawSocket {peer} announces its limit itself"
+        yield finding((*place, "limits", "max_message_out"), max_message_out, text, "warning")
+
+
 def transports(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
     """Findings about valid transports beside each other, and about what they come to."""
     if not config.transports:
@@ -135,6 +163,8 @@ def transports(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
         here = (*prefix, "transports", index)
         if not isinstance(transport, TesteeTransport) and transport.auth.anonymous is None:
             yield finding((*here, "auth"), {}, "no method: nobody can log in", "warning")
+        if isinstance(transport, RawSocketTransport):
+            yield from _announced(transport.limits.max_message_out, here, "client")
         endpoint = transport.endpoint
         if isinstance(endpoint, TcpEndpoint) and endpoint.port is not None and endpoint.portrange is not None:
             yield finding((*here, "endpoint", "port"), endpoint.port, "ignored: portrange goes first", "warning")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.raw import CALL, ERROR, RESULT, YIELD
+from support.raw import CALL, RESULT, YIELD
 from support.stage import Stage
 
 LIMIT = 4096

@@ -1,6 +1,7 @@
 """Run in a process of its own, with a debug build: every single allocation of a session's life fails once.
 
-Argument: "front-back" framings, or "messages" for those that are not relayed as they are. Prints a line per failed allocation, so that a crash shows where it was.
+Argument: "front-back" framings, or "messages" for those that are not relayed as they are. Prints a line per failed
+allocation, so that a crash shows where it was.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ def test_a_message_that_waited_and_is_refused_is_told_once(plane: Plane) -> None
     assert plane.wait(R.EV_REFUSED, conn=back).arg == R.ST_TOO_BIG
     plane.relay.next(back)
     assert client.recv() == event(7)
-    assert struct.unpack_from("!IQB", [e for e in plane.log if e.kind == R.EV_REFUSED][0].data)[0] == 36
+    assert struct.unpack_from("!IQB", next(e for e in plane.log if e.kind == R.EV_REFUSED).data)[0] == 36
     assert sum(e.kind == R.EV_REFUSED for e in plane.log) == 1
     client.send(call(4, 4))
     assert router.recv() == call(4, 4)

@@ -110,7 +110,7 @@ def test_defaults_are_those_of_crossbar(save: Any) -> None:
     }
     assert websocket.id == "transport000"
     assert websocket.max_connections == 50_000
-    assert websocket.serializers == ("json", "msgpack", "cbor", "ubjson", "flatbuffers")
+    assert websocket.serializers == ("json", "msgpack", "cbor")
     assert websocket.endpoint.backlog == 50
     assert websocket.endpoint.model_dump()["version"] == 4
 

@@ -29,12 +29,14 @@ EV_CLOSED: int
 code << 24, data = text of the peer's close reason or b"". A backend connection that was not linked yet is closed with
 its frontend without a word from the control plane. A linked one is kept, unlinked, until close() or abort()."""
 EV_REFUSED: int
-"""Linked: a message that the other side cannot take. It was not relayed; reading from its sender is paused until
-next(), the other direction goes on. arg = status: ST_TOO_BIG (over the receiver's limit), ST_UNTRANSLATABLE (nothing
-that the other serializer can express), ST_BUSY (too many requests of the session meta API are pending). data = WAMP
-message type (uint32, big-endian), octets of the message (uint64), length of a text (uint8), the text (why; may be
-empty), and then the message without Args and Kwargs in its sender's serializer. With FlatBuffers that is the whole
-message; where even the head is over 128 KiB it is [type, request], of an ERROR [8, request type, request]."""
+"""Linked: a message that the other side cannot take. It was not relayed; its sender is not read from until next(), the
+other direction goes on. arg = status: ST_TOO_BIG (over the receiver's limit), ST_UNTRANSLATABLE (nothing that the other
+serializer can express), ST_BUSY (too many requests of the session meta API are pending). data = WAMP message type
+(uint32, big-endian), octets of the message (uint64), length of a text (uint8), the text (why; may be empty), and then
+what names the request, in the sender's serializer: [type, request], of an ERROR [8, request type, request], of PUBLISH,
+CALL, RESULT, INVOCATION and YIELD also Options or Details (in their place) with ``acknowledge`` or ``progress``, where
+that is true, and nothing else; empty where the request is no number. Of an EVENT it is all but Args and Kwargs, in
+FlatBuffers the whole message."""
 EV_LISTEN: int
 """State of a listener (conn = 0): arg = LISTEN_* | errno << 8."""
 

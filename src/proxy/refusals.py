@@ -52,7 +52,7 @@ class Refused(NamedTuple):
     :ivar code: message type.
     :ivar size: octets of the message as its sender sent it.
     :ivar why: text of the data plane, may be empty.
-    :ivar head: the message without its payload, in the sender's serializer.
+    :ivar head: what names the request, in the sender's serializer; of an EVENT all but its payload.
     """
 
     status: int
@@ -112,8 +112,7 @@ def answer(is_to_back: bool, refused: Refused, head: list[Any]) -> Answer:
     """Who is told what.
 
     :param is_to_back: the message came from the client, else from the router.
-    :param head: ``refused.head``, decoded: all elements but the payload, or the first ones if even that is large, at
-        least those that name the request.
+    :param head: ``refused.head``, decoded: at least the elements that name the request.
     :returns: messages and what to drop; nothing for a message that no error belongs to (an EVENT, a PUBLISH without
         acknowledgement), or that nobody can answer.
     """
@@ -324,7 +323,7 @@ def fail_request(
     text = refused.text("router" if is_to_back else "client")
     heard = 0
     try:
-        # The data plane has bounded it, but for FlatBuffers, which it does not take apart.
+        # It is the data plane's own writing, or a router's EVENT; FlatBuffers, which are not taken apart, read quickly.
         head = decode(front.serializer if is_to_back else back.serializer, refused.head, trusted=True)
     except MessageError as error:
         text = f"{text} ({error})"

@@ -92,6 +92,7 @@ cdef enum:                         # FRAME: what frame_next found
 cdef enum:                         # WAMP: message types that the relay itself deals with (WAMP spec, "Message Codes")
     WAMP_WELCOME = 2
     WAMP_ERROR = 8
+    WAMP_PUBLISH = 16
     WAMP_SUBSCRIBE = 32
     WAMP_SUBSCRIBED = 33
     WAMP_UNSUBSCRIBE = 34

@@ -129,10 +129,25 @@ cdef inline int fields_enter(uint8_t ser, const uint8_t *p, size_t n, size_t *at
     return ST_OK
 
 
-cdef int fields_progress(uint8_t ser, const uint8_t *p, size_t n, size_t *at, const item_t *map,
+cdef inline bint fields_is_flagged(uint32_t type) noexcept nogil:
+    """Does fields_request look for an attribute in the Options or Details of this type?"""
+    return (
+        type == WAMP_PUBLISH or type == WAMP_CALL or type == WAMP_RESULT or type == WAMP_INVOCATION
+        or type == WAMP_YIELD
+    )
+
+
+cdef inline bint fields_is_key(uint32_t type, const uint8_t *text, size_t n) noexcept nogil:
+    """Is this the attribute that fields_request looks for?"""
+    if type == WAMP_PUBLISH:
+        return n == 11 and memcmp(text, b"acknowledge", 11) == 0
+    return n == 8 and memcmp(text, b"progress", 8) == 0
+
+
+cdef int fields_progress(uint8_t ser, uint32_t type, const uint8_t *p, size_t n, size_t *at, const item_t *map,
                          bint *progress) noexcept nogil:
-    """Look for ``progress`` in the Options or Details whose head was just read; the last one counts. ST_OK or
-    ST_MALFORMED."""
+    """Look for ``progress`` (PUBLISH: ``acknowledge``) in the Options or Details whose head was just read; the last one
+    counts. ST_OK or ST_MALFORMED."""
     cdef uint8_t room[FIELDS_TEXT_MAX]
     cdef const uint8_t *text = p
     cdef size_t length = 0
@@ -150,7 +165,7 @@ cdef int fields_progress(uint8_t ser, const uint8_t *p, size_t n, size_t *at, co
             text = fields_text(ser, p, &item, room, &length)
         if fields_value(ser, p, n, at) < 0 or fields_next(ser, p, n, at, &item) < 0:
             return ST_MALFORMED
-        if length == 8 and memcmp(text, b"progress", 8) == 0:
+        if fields_is_key(type, text, length):
             progress[0] = item.kind == ITEM_TRUE
         if fields_pass(ser, p, n, at, &item) < 0:
             return ST_MALFORMED
@@ -162,12 +177,12 @@ cdef int fields_request(uint8_t ser, uint32_t type, const uint8_t *p, size_t n, 
     :param type: the message's type, as the gate read it.
     :param f: gets the request ID (ERROR: REQUEST.Request; WELCOME: the session ID; EVENT, INVOCATION: the subscription
         or request in the same place), of an ERROR the type of the request, and whether a CALL, RESULT, INVOCATION or
-        YIELD is progressive.
+        YIELD is progressive, a PUBLISH acknowledged.
     :return: ST_OK; ST_MALFORMED: not there, or no number.
     """
     cdef uint32_t index = 1
     cdef uint32_t request = 2 if type == WAMP_ERROR else 1
-    cdef uint32_t last = fields_layout(type).options if type in (48, 50, 68, 70) else request
+    cdef uint32_t last = fields_layout(type).options if fields_is_flagged(type) else request
     cdef size_t at = 0
     cdef uint64_t left
     cdef item_t item
@@ -191,7 +206,7 @@ cdef int fields_request(uint8_t ser, uint32_t type, const uint8_t *p, size_t n, 
             f.request_type = <uint32_t>f.request
             f.request = item.value
         elif index == last and item.kind == ITEM_MAP:
-            return fields_progress(ser, p, n, &at, &item, &f.progress)
+            return fields_progress(ser, type, p, n, &at, &item, &f.progress)
         elif fields_pass(ser, p, n, &at, &item) < 0:
             return ST_MALFORMED
         index += 1

@@ -25,26 +25,66 @@ cdef size_t refuse_number(uint8_t serializer, uint8_t *dst, uint64_t value) noex
     return 9
 
 
-cdef size_t refuse_ids(uint8_t serializer, uint32_t type, const fields_t *f, uint8_t *dst) noexcept nogil:
-    """What is needed to answer a message, at dst (room: 64 octets): type, of an ERROR the request's, request."""
-    cdef bint three = type == WAMP_ERROR
+cdef inline size_t refuse_comma(bint text, uint8_t *dst) noexcept nogil:
+    """What parts two elements, if anything does."""
+    if text:
+        dst[0] = <uint8_t>b','
+    return text
+
+
+cdef size_t refuse_flag(uint8_t serializer, uint32_t type, bint is_set, uint8_t *dst) noexcept nogil:
+    """Write Options or Details that hold what fields_request looked for, or nothing, at dst (room: 20 octets)."""
+    cdef const char *key = b"acknowledge" if type == WAMP_PUBLISH else b"progress"
+    cdef size_t k = strlen(key) if is_set else 0
     cdef bint text = serializer == SER_JSON
     cdef size_t n = 1
-    dst[0] = <uint8_t>b'['
-    if serializer == SER_MSGPACK:
-        dst[0] = 0x93 if three else 0x92
-    elif serializer == SER_CBOR:
-        dst[0] = 0x83 if three else 0x82
-    n += refuse_number(serializer, dst + n, type)
-    if text:
-        dst[n] = <uint8_t>b','
-        n += 1
-    if three:
-        n += refuse_number(serializer, dst + n, f.request_type)
-        if text:
-            dst[n] = <uint8_t>b','
+    dst[0] = <uint8_t>b'{'
+    if serializer == SER_MSGPACK or serializer == SER_CBOR:
+        dst[0] = <uint8_t>((0x80 if serializer == SER_MSGPACK else 0xa0) + is_set)
+    if is_set:
+        if serializer == SER_UBJSON:
+            dst[n] = <uint8_t>b'U'
             n += 1
-    n += refuse_number(serializer, dst + n, f.request)
+        if text:
+            dst[n] = <uint8_t>b'"'
+        else:
+            dst[n] = <uint8_t>(k + (0xa0 if serializer == SER_MSGPACK else 0x60 if serializer == SER_CBOR else 0))
+        memcpy(dst + n + 1, key, k)
+        n += 1 + k
+        if text:
+            memcpy(dst + n, b'":true', 6)
+            n += 6
+        else:
+            dst[n] = 0xc3 if serializer == SER_MSGPACK else 0xf5 if serializer == SER_CBOR else <uint8_t>b'T'
+            n += 1
+    if text or serializer == SER_UBJSON:
+        dst[n] = <uint8_t>b'}'
+        n += 1
+    return n
+
+
+cdef size_t refuse_ids(uint8_t serializer, uint32_t type, const fields_t *f, uint8_t *dst) noexcept nogil:
+    """What a message is answered by, as a message of its type, at dst (room: 128 octets).
+
+    The type, of an ERROR that of the request, the request, and where it matters Options or Details with ``progress`` or
+    ``acknowledge``. Nothing else of the message goes up: it need not be anything that Python's decoders take, or take
+    in reasonable time.
+    """
+    cdef bint text = serializer == SER_JSON
+    cdef bint flagged = fields_is_flagged(type)
+    cdef uint8_t count = <uint8_t>(2 + (type == WAMP_ERROR) + (type == WAMP_INVOCATION) + flagged)
+    cdef size_t n = 1
+    dst[0] = <uint8_t>b'['
+    if serializer == SER_MSGPACK or serializer == SER_CBOR:
+        dst[0] = <uint8_t>((0x90 if serializer == SER_MSGPACK else 0x80) + count)
+    n += refuse_number(serializer, dst + n, type)
+    if type == WAMP_ERROR:
+        n += refuse_comma(text, dst + n) + refuse_number(serializer, dst + n + text, f.request_type)
+    n += refuse_comma(text, dst + n) + refuse_number(serializer, dst + n + text, f.request)
+    if type == WAMP_INVOCATION:                                    # the registration, which does not matter
+        n += refuse_comma(text, dst + n) + refuse_number(serializer, dst + n + text, 0)
+    if flagged:
+        n += refuse_comma(text, dst + n) + refuse_flag(serializer, type, f.progress, dst + n + text)
     if text or serializer == SER_UBJSON:
         dst[n] = <uint8_t>b']'
         n += 1
@@ -59,7 +99,7 @@ cdef void refuse_emit(
     why: NULL with ST_TOO_BIG, where it is the limit, octets.
     """
     cdef uint8_t lead[13 + 255]
-    cdef uint8_t ids[64]
+    cdef uint8_t ids[128]
     cdef fields_t f
     cdef const uint8_t *head = p
     cdef size_t size = n
@@ -78,15 +118,16 @@ cdef void refuse_emit(
         k += 7
     lead[12] = <uint8_t>k
     if serializer != SER_FLATBUFFERS:
+        memset(&f, 0, sizeof(f))
         sink_reset(&loop.wrapped, JOIN_MESSAGE_MAX)
-        if fields_head(serializer, type, p, n, &loop.wrapped) > 0:
-            head = sink_ptr(&loop.wrapped)
+        if type == WAMP_EVENT and c.side == SIDE_BACK and fields_head(serializer, type, p, n, &loop.wrapped) > 0:
+            head = sink_ptr(&loop.wrapped)            # it may be delivered without its payload
             size = loop.wrapped.len
-        else:
-            memset(&f, 0, sizeof(f))
-            fields_request(serializer, type, p, n, &f)
+        elif fields_request(serializer, type, p, n, &f) > 0:
             head = ids
             size = refuse_ids(serializer, type, &f, ids)
+        else:                                         # it names no request, so that nobody can be told
+            size = 0
     loop.stats.refused += 1
     c.flags |= FL_PAUSED | FL_REFUSED
     event_emit(loop, EV_REFUSED, c, status, head, size, lead, 13 + k)

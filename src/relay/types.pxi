@@ -151,7 +151,7 @@ ctypedef struct item_t:
 ctypedef struct fields_t:
     uint64_t request
     uint32_t request_type          # of an ERROR, else 0
-    bint progress
+    bint progress                  # of a PUBLISH: acknowledge
 
 # One message on its way through the rewriter. What stands before `copied` is in `out`, changed or not.
 ctypedef struct rewrite_t:

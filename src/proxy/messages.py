@@ -228,8 +228,24 @@ def _decode_flatbuffers(data: bytes, trusted: bool) -> Any:
     return flatbuffers.loads(data)
 
 
+def _refuse_nul(value: Any) -> None:
+    """Text that begins with NUL would be read as binary data. Keys never are."""
+    if isinstance(value, str):
+        if value.startswith("\0"):
+            raise ValueError("text that begins with U+0000, which in JSON is binary data")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _refuse_nul(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_nul(item)
+
+
 def _encode_json(message: list[Any]) -> bytes:
-    return _json_encoder.encode(message).encode("utf-8")
+    text = _json_encoder.encode(message)
+    if '"\\u0000' in text:
+        _refuse_nul(message)
+    return text.encode("utf-8")
 
 
 def _encode_msgpack(message: list[Any]) -> bytes:

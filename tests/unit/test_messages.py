@@ -60,6 +60,13 @@ def test_binary_in_json_follows_the_specification() -> None:
     assert decode(SER_JSON, b'[1,"\\u0000ECA=",{"k":["\\u0000"]}]') == [1, b"\x10\x20", {"k": [b""]}]
 
 
+def test_text_that_json_has_only_as_binary_is_refused() -> None:
+    with pytest.raises(MessageError, match="begins with U"):
+        encode(SER_JSON, [1, "com.x", {"a": ["\0text"]}])
+    message = [1, "com.x", {"\0key": "a\0b", "binary": b"x"}]
+    assert decode(SER_JSON, encode(SER_JSON, message)) == message
+
+
 def test_an_escaped_backslash_is_not_binary_in_json() -> None:
     assert decode(SER_JSON, b'[1,"\\\\u0000ECA="]') == [1, "\\u0000ECA="]
 

@@ -1,5 +1,7 @@
-"""What kernel.allocation runs for messages that are not relayed as they are: batches, compression, translation,
-session IDs, refusals, and a message that waits. Whatever fails, the session goes on as it should or ends; nobody waits for ever.
+"""What kernel.allocation runs for messages that are not relayed as they are.
+
+Batches, compression, translation, session IDs, refusals, and a message that waits. Whatever fails, the session goes on
+as it should or ends; nobody waits for ever.
 """
 
 from __future__ import annotations

@@ -157,34 +157,29 @@ cdef void command_link(loop_t *loop, conn_t *front, const entry_t *cmd) noexcept
         link_join(loop, front, back)
 
 
+cdef void command_restrain(loop_t *loop, conn_t *c) noexcept nogil:
+    """A message of c was refused and answered. Such answers, to c or to its peer, must not pile up: while they are not
+    fetched, c is not read from.
+    """
+    cdef conn_t *peer = conn_peer(loop, c)
+    if buf_len(&c.tx) > c.params.high_water:
+        c.flags |= FL_FLOODED
+    if peer != NULL and peer != c and buf_len(&peer.tx) > peer.params.high_water:
+        c.flags |= FL_PRESSED
+        loop.stats.presses += 1
+
+
 cdef void command_next(loop_t *loop, conn_t *c, int64_t ms) noexcept nogil:
     if c.phase < PHASE_JOIN or c.phase > PHASE_LINKED or c.flags & FL_NO_READ:
         return
     c.flags &= ~<uint32_t>(FL_PAUSED | FL_REFUSED)
     if c.phase == PHASE_JOIN:
         conn_deadline(loop, c, c.params.hello_ms if ms < 0 else <uint32_t>ms)
+    else:
+        command_restrain(loop, c)
     conn_ready(loop, c)
     if c.flags & FL_EOF_HINT:
         c.flags |= FL_RD_READY
-
-
-cdef void command_send(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nogil:
-    """Queue a message of the control plane's.
-
-    Answers must not pile up where nobody reads them, whoever brought them about: the connection itself, or its peer
-    with messages that are refused.
-    """
-    cdef conn_t *peer
-    if conn_put_message(loop, c, conn_opcode(c), cmd.data, cmd.length) < 0:
-        conn_lost(loop, c, CLOSED_NOMEM, 0)
-        return
-    if buf_len(&c.tx) <= c.params.high_water:
-        return
-    c.flags |= FL_FLOODED
-    peer = conn_peer(loop, c)
-    if c.phase == PHASE_LINKED and peer != c:
-        peer.flags |= FL_PRESSED
-        loop.stats.presses += 1
 
 
 cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nogil:
@@ -197,7 +192,10 @@ cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nog
             conn_close(loop, c, 0, NULL, 0)
     elif cmd.kind == CMD_SEND:
         if c.phase == PHASE_JOIN or c.phase == PHASE_LINKED:
-            command_send(loop, c, cmd)
+            if conn_put_message(loop, c, conn_opcode(c), cmd.data, cmd.length) < 0:
+                conn_lost(loop, c, CLOSED_NOMEM, 0)
+            elif c.phase == PHASE_JOIN and buf_len(&c.tx) > c.params.high_water:
+                c.flags |= FL_FLOODED                 # it asks and does not read: answers must not pile up
     elif cmd.kind == CMD_NEXT:
         command_next(loop, c, cmd.arg)
     elif cmd.kind == CMD_UNDIAL:

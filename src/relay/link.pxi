@@ -270,6 +270,8 @@ cdef int link_refuse(
         link_forget(c, type, p, n)
     if link_flush(loop, c, to, s) >= 0:
         refuse_emit(loop, c, type, p, n, status, why, conn_message_room(to))
+    sink_trim(&loop.rewritten)
+    sink_trim(&loop.translated)
     return ST_MORE
 
 

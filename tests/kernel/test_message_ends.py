@@ -12,7 +12,7 @@ import cbor2
 import msgpack
 import pytest
 
-from kernel.harness import BINARY, CLOSE, GOODBYE, RSV1, WELCOME, End, Plane, call, result
+from kernel.harness import BINARY, CLOSE, GOODBYE, HELLO, RSV1, WELCOME, End, Plane, call, result
 from kernel.test_messages import FRONT_SID, OTHER_SID, Deflate, batch, event, joined, on_join, unbatch
 from proxy import _relay as R
 
@@ -251,3 +251,41 @@ def test_a_message_that_waited_and_is_refused_is_told_once(plane: Plane) -> None
     assert sum(e.kind == R.EV_REFUSED for e in plane.log) == 1
     client.send(call(4, 4))
     assert router.recv() == call(4, 4)
+
+
+# --- closing in the middle of a batch ---
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_rest_of_a_batch_is_dropped_when_the_connection_closes(plane: Plane, packed: bool) -> None:
+    """The close handshake goes on behind it: the end does not wait for a deadline."""
+    bits = {"inflate_bits": 15, "deflate_bits": 15} if packed else {}
+    client, front = plane.join(plane.listen("ws", close_ms=3_600_000), batched=True, **bits)
+    data, peer = batch(HELLO, call(5, 5), call(6, 6)), Deflate()
+    for _ in range(2):
+        client.send(peer.pack(data) if packed else data, BINARY | RSV1 if packed else BINARY)
+    plane.wait(R.EV_MESSAGE, conn=front)
+    plane.relay.close(front, 1000)
+    assert client.recv_control()[0] == CLOSE
+    client.send(CLOSED_NORMALLY, CLOSE)
+    assert client.read_end() == "eof"
+    client.close()
+    assert plane.closed(front).reason == "CLOSED_LOCAL"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_second_session_begins_in_the_batch_that_ends_the_first(plane: Plane, packed: bool) -> None:
+    bits = {"inflate_bits": 15, "deflate_bits": 15} if packed else {}
+    client, router, front, back = joined(plane, batched=True, **bits)
+    data = batch(call(1, 1), GOODBYE, HELLO, call(2, 2))
+    client.send(Deflate().pack(data) if packed else data, BINARY | RSV1 if packed else BINARY)
+    assert router.recv() == call(1, 1)
+    assert plane.wait(R.EV_CONTROL, conn=front).data == GOODBYE
+    plane.relay.unlink(front)
+    plane.relay.close(back)
+    assert router.read_end() == "eof"
+    plane.relay.next(front)
+    assert plane.wait(R.EV_MESSAGE, conn=front).data == HELLO
+    second, again, _ = plane.back(front, plane.router("rs"))
+    plane.relay.link(front, again, b"")
+    assert second.recv() == call(2, 2)

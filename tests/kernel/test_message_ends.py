@@ -289,3 +289,26 @@ def test_a_second_session_begins_in_the_batch_that_ends_the_first(plane: Plane, 
     second, again, _ = plane.back(front, plane.router("rs"))
     plane.relay.link(front, again, b"")
     assert second.recv() == call(2, 2)
+
+
+@pytest.mark.skipif(not R.probe_fail_allocation(-1), reason=f"a {R.build_mode} build cannot fail allocations")
+@pytest.mark.parametrize("n", range(3))
+def test_a_message_that_waited_and_cannot_be_told_of_ends_its_connection(plane: Plane, n: int) -> None:
+    """No memory for EV_REFUSED: nobody will ever answer it, so the connection must not stay."""
+    client, router, _, back = waiting(plane, kind="rs", size=0)
+    router.send(cbor2.dumps([36, 5, 9, {"topic": "wamp.session.on_join"}, [{"session": 4321, "x": "y" * 600}]]))
+    plane.settle(waits=1)
+    R.probe_fail_allocation(n)
+    try:
+        while not plane.fresh:
+            plane.pump(0.1)
+    finally:
+        R.probe_fail_allocation(-1)
+    found = plane.fresh[0]
+    assert found.conn == back
+    if found.kind == R.EV_CLOSED:
+        assert found.reason == "CLOSED_NOMEM"
+        return
+    plane.relay.next(back)
+    router.send(event(7))
+    assert client.recv() == event(7)

@@ -35,9 +35,7 @@ def write_and_close(end: End, *messages: bytes) -> None:
 @pytest.mark.parametrize("kind", ["rs", "ws"])
 def test_what_a_client_said_before_it_left_counts_behind_a_refused_message(plane: Plane, kind: str) -> None:
     """The message that is refused must not take those behind it along, GOODBYE least of all."""
-    _, router, front, _ = ends = joined(
-        plane, front_serializer=R.SER_MSGPACK, back_serializer=R.SER_JSON, kind=kind
-    )
+    _, router, front, _ = ends = joined(plane, front_serializer=R.SER_MSGPACK, back_serializer=R.SER_JSON, kind=kind)
     goodbye = msgpack.packb([6, {}, "wamp.close.normal"])
     write_and_close(ends[0], UNTOLD, msgpack.packb([48, 8, {}, "com.x"]), goodbye)
     plane.wait(R.EV_REFUSED, conn=front)

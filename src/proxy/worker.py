@@ -12,8 +12,11 @@ from typing import Any, Final
 from twisted.internet import epollreactor
 from twisted.internet._resolver import GAIResolver  # the one that reactors use; it has no public name
 from twisted.internet.error import ReactorAlreadyInstalledError
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import STDLibLogObserver, globalLogBeginner
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
 
 from proxy.config import WorkerConfig
 from proxy.controller import ProxyController
@@ -66,6 +69,7 @@ def run(
     controller.logs_sessions = log_level in ("debug", "info")
     plane.start()
     worker = _Worker(reactor, plane, controller, config.shutdown_timeout / 1000)
+    alarm = _Alarm(reactor)
     try:
         controller.boot(config)
         worker.install_signals()
@@ -74,10 +78,49 @@ def run(
             reactor.callWhenRunning(worker.guarded, ready, addresses)
         reactor.run(installSignalHandlers=False)
     finally:
+        alarm.close()
         for transport in controller.transports.values():
             transport.release()
         plane.stop()
     return 1 if worker.is_broken or plane.is_broken else 0
+
+
+@implementer(IReadDescriptor)
+class _Alarm:
+    """Wakes the reactor when a signal comes.
+
+    Python runs a handler in the main thread, between two of its instructions. A signal that another thread was given,
+    or that came just before the reactor began to wait, would find it asleep and stay unheard until something else
+    happens.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._out, self._into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._before = signal.set_wakeup_fd(self._into, warn_on_full_buffer=False)
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """The pipe's end that becomes readable."""
+        return self._out
+
+    def doRead(self) -> None:
+        """The handler runs by itself, now that the reactor is awake."""
+        os.read(self._out, 4096)
+
+    def logPrefix(self) -> str:
+        """Name for Twisted's own messages."""
+        return "signals"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor is going down; close() does the work."""
+
+    def close(self) -> None:
+        """As if it had not been."""
+        signal.set_wakeup_fd(self._before)
+        self._reactor.removeReader(self)
+        os.close(self._out)
+        os.close(self._into)
 
 
 class _Worker:

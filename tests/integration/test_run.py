@@ -77,6 +77,36 @@ def test_ready_line_names_the_real_addresses(start: Start, tmp_path: Path, xconn
     assert not Path(found[3]).exists()
 
 
+DEAF = """
+import signal, sys, threading, time
+from proxy.config import load
+from proxy.worker import run
+
+def ready(addresses):
+    def later():
+        time.sleep(0.3)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        time.sleep(30)
+    threading.Thread(target=later, daemon=True).start()
+    print("ready", flush=True)
+
+sys.exit(run(load(sys.argv[1]).config, threads=1, ready=ready))
+"""
+
+
+def test_a_signal_that_another_thread_is_given_is_heard(tmp_path: Path) -> None:
+    """The reactor sleeps then, and is not woken by the signal itself."""
+    endpoint = Endpoint("rawsocket", free_port())
+    config = tmp_path / "proxy.json"
+    transport = {"type": "rawsocket", "endpoint": endpoint.as_config()}
+    config.write_text(json.dumps({"type": "proxy", "transports": [transport]}))
+    child = Child("proxy", [sys.executable, "-c", DEAF, str(config)])
+    try:
+        assert child.process.wait(15) == 0, child.output
+    finally:
+        child.kill()
+
+
 def test_port_in_use(start: Start, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

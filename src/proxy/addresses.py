@@ -14,7 +14,7 @@ from zope.interface import implementer
 from proxy.config import BackendTcp, BackendUnix
 from proxy.errors import ProxyError
 
-__all__ = ["Address", "ResolveError", "Resolver"]
+__all__ = ["Address", "ResolveError", "Resolver", "is_literal"]
 
 DEADLINE_SECONDS: Final = 5.0
 TTL_SECONDS: Final = 30.0
@@ -190,6 +190,11 @@ class _Lookup:
                 endpoint, deadline = waiter
                 deadline.cancel()
                 _from_hosts(self.hosts, endpoint).chainDeferred(deferred)
+
+
+def is_literal(host: str) -> bool:
+    """Whether this is an IP address (maybe in brackets, maybe with a scope), which needs no lookup."""
+    return _literal(host) is not None
 
 
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -126,7 +126,7 @@ def _count(number: int, what: str) -> str:
 def _import_worker() -> ModuleType:
     """The worker, with everything it needs; imported late, so that the other commands work without the extension."""
     try:
-        return import_module("proxy.worker")
+        return import_module("proxy.runner")
     except ImportError as error:
         if error.name != "proxy._relay" and "_relay" not in str(error):
             raise

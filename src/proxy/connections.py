@@ -1,17 +1,21 @@
 """Connections: the routers that the proxy can join for its clients, and how they fared lately."""
 
 import random
-import time
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 
-from proxy.addresses import Address, Resolver
-from proxy.config import BackendUnix, ConnectionConfig
-from proxy.lifecycle import Lifecycle, State
+from proxy.addresses import Address
+from proxy.config import BackendUnix, ConnectionConfig, checked
+from proxy.config.redaction import redacted
+from proxy.lifecycle import Managed
 from proxy.messages import SER_CBOR, SER_JSON, SER_MSGPACK, SERIALIZERS
-from proxy.plane import CODEC_RS, CODEC_WS, Plane, pack_address
+from proxy.plane import CODEC_RS, CODEC_WS, pack_address
 from proxy.refusals import Tally
+
+if TYPE_CHECKING:
+    from proxy.controller import ProxyController
 
 __all__ = ["ANY", "ProxyConnection"]
 
@@ -30,26 +34,27 @@ ANY: Final = 0
 TRANSLATED: Final = (SER_CBOR, SER_JSON, SER_MSGPACK)
 
 
-class ProxyConnection(Lifecycle):
+class ProxyConnection(Managed):
     """One item of ``connections``.
 
+    :param controller: the worker that it belongs to.
     :param connection_id: its id.
-    :param config: checked configuration.
-    :param raw: the configuration as it was given, for the management API.
-    :param clock: the reactor (IReactorTime), for monotonic time.
+    :param config: the item; a mapping is checked here.
+    :raises ConfigError: it cannot be used.
 
+    :ivar config: the item as it was given.
     :ivar asserts_identity: the router is told who the client is (anonymous-proxy); else only that a proxy joins.
     :ivar target: host, port and path for the WebSocket upgrade request; None for RawSocket.
     :ivar live: sessions that are joined; ``joined``: sessions joined ever; ``failures``: attempts that failed.
     :ivar refused: messages of this router that could not be passed on to their client.
+    :ivar is_draining: no new login uses it, because its sessions are being sent away.
     """
 
     __slots__ = (
-        "_clock",
         "_fixed",
+        "_model",
         "_pauses",
         "_preferred",
-        "_resolver",
         "_taken",
         "_ways",
         "asserts_identity",
@@ -59,74 +64,67 @@ class ProxyConnection(Lifecycle):
         "goodbye_ms",
         "headers",
         "id",
+        "is_draining",
         "join_ms",
         "joined",
         "kind",
         "live",
-        "model",
         "params",
         "refused",
-        "since",
         "target",
-        "until",
     )
 
-    def __init__(self, connection_id: str, config: ConnectionConfig, raw: Any, clock: Any) -> None:
-        super().__init__(f'connection "{connection_id}"')
+    KIND = "connection"
+
+    def __init__(
+        self, controller: "ProxyController", connection_id: str, config: ConnectionConfig | Mapping[str, Any]
+    ) -> None:
+        super().__init__(controller, f'connection "{connection_id}"')
         self.id = connection_id
-        self.config = raw
-        self.model = config
+        self._model, self.config = checked(ConnectionConfig, config, controller.cbdir)
         # The router believes whatever an asserting proxy says of its clients.
-        self.asserts_identity = config.auth_mode == "anonymous-proxy"
-        transport = config.transport
+        self.asserts_identity = self._model.auth_mode == "anonymous-proxy"
+        transport = self._model.transport
         self.kind = CODEC_RS if transport.type == "rawsocket" else CODEC_WS
         self.target = transport.target if self.kind == CODEC_WS else None
         self.headers = dict(transport.headers)
-        self.dial_ms = config.timeouts.dial
-        self.join_ms = config.timeouts.join
-        self.goodbye_ms = config.timeouts.goodbye
+        self.dial_ms = self._model.timeouts.dial
+        self.join_ms = self._model.timeouts.join
+        self.goodbye_ms = self._model.timeouts.goodbye
         self.params = 0
         self.live = 0
         self.joined = 0
         self.failures = 0
-        self.refused = Tally(f"connection {connection_id}", clock)
-        self.since: int | None = None
-        self.until: int | None = None
+        self.is_draining = False
+        self.refused = Tally(f"connection {connection_id}", controller.reactor)
         self._taken = None if transport.serializers is None else _numbers(*transport.serializers)
         self._preferred = _numbers(*(name for name in (transport.serializer,) if name is not None))
         self._ways: dict[int, tuple[int, ...]] = {}
         self._pauses: dict[int, _Pause] = {}
-        self._clock = clock
         self._fixed: list[bytes] | None = None
-        self._resolver: Resolver | None = None
 
     # --- life ---
 
-    def start(self, plane: Plane, resolver: Resolver) -> None:
-        """Put it into service. Nothing is dialled before the first login."""
-        self.enter(State.STARTING)
-        self.params = plane.add_params(**_params(self.kind, self.model))
-        self._resolver = resolver
-        self._fixed = _literal(self.model)
-        self.enter(State.STARTED)
-        self.since = time.time_ns()
-
-    def stop(self) -> None:
-        """Take it out of service: no new login uses it, sessions that are joined stay."""
-        self.enter(State.STOPPING)
-        self.enter(State.STOPPED)
-        self.since = None
-        self.until = time.time_ns()
+    def _start(self) -> "Deferred[None]":
+        """Nothing is dialled before the first login."""
+        self.params = self.controller.plane.add_params(**_params(self.kind, self._model))
+        self._fixed = _literal(self._model)
+        return succeed(None)
 
     def marshal(self) -> dict[str, Any]:
         """What the management API shows: id, config, started and stopped (ns since the epoch), state."""
         return {
             "id": self.id,
-            "config": self.config,
-            "started": self.since,
-            "stopped": self.until,
+            "config": redacted(self.config),
+            "started": self.started,
+            "stopped": self.stopped,
             "state": int(self.state),
         }
+
+    @property
+    def takes_logins(self) -> bool:
+        """Whether new logins may use it."""
+        return self.is_started and not self.is_draining
 
     # --- addresses ---
 
@@ -134,8 +132,7 @@ class ProxyConnection(Lifecycle):
         """Addresses to dial, in the order to try them, as ``struct sockaddr_*`` octets; errback if there are none."""
         if self._fixed is not None:
             return succeed(self._fixed)
-        assert self._resolver is not None, "resolve() before start()"
-        return self._resolver.resolve(self.model.transport.endpoint).addCallback(_pack_all)
+        return self.controller.resolver.resolve(self._model.transport.endpoint).addCallback(_pack_all)
 
     # --- serializers ---
 
@@ -161,7 +158,7 @@ class ProxyConnection(Lifecycle):
         ways = self.ways(serializer)
         if not self._pauses:
             return ways
-        now = self._clock.seconds()
+        now = self.controller.reactor.seconds()
         return tuple(way for way in ways if not self._is_paused(way, now)) or ways
 
     # --- health ---
@@ -174,7 +171,7 @@ class ProxyConnection(Lifecycle):
         ways = self.ways(serializer)
         if not self._pauses or not ways:
             return not ways
-        now = self._clock.seconds()
+        now = self.controller.reactor.seconds()
         return self._is_paused(ANY, now) or all(self._is_paused(way, now) for way in ways)
 
     def _is_paused(self, key: int, now: float) -> bool:
@@ -191,7 +188,7 @@ class ProxyConnection(Lifecycle):
             only the first time, which is how it will stay.
         """
         self.failures += 1
-        now = self._clock.seconds()
+        now = self.controller.reactor.seconds()
         is_first = serializer not in self._pauses
         pause = self._pauses.setdefault(serializer, _Pause())
         if pause.until > now:

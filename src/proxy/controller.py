@@ -1,130 +1,197 @@
 """ProxyController: the registries of connections, routes and transports, and what starts and stops them.
 
-Method names are those of Crossbar.io's management procedures. What they raise are the classes of :mod:`proxy.errors`.
+Names of methods are those of the procedures of Crossbar.io's management API. What they raise are the classes of
+:mod:`proxy.errors`.
 """
 
 import os
-import socket
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from twisted.internet.defer import Deferred
+from autobahn.wamp.types import ComponentConfig
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.python.failure import Failure
 
 from proxy.addresses import Resolver
-from proxy.config import ConfigError, ConnectionConfig, TransportConfig, WorkerConfig
-from proxy.config.findings import validation_findings
+from proxy.config import WorkerConfig
 from proxy.connections import ProxyConnection
 from proxy.echo import EchoSession
-from proxy.errors import AlreadyRunning, InvalidConfiguration, NoSuchObject
-from proxy.lifecycle import State
-from proxy.plane import Plane
+from proxy.errors import AlreadyRunning, NoSuchObject, NotRunning
+from proxy.lifecycle import Managed, State
+from proxy.management.procedures import Caller, procedure
+from proxy.plane import DataPlane, Plane
 from proxy.routes import ProxyRoute, RouteTable
 from proxy.session_ids import SessionIds
 from proxy.sessions import FrontSession
+from proxy.threads import thread_count
 from proxy.transports import ProxyTransport
+from proxy.worker import WorkerController
 
 __all__ = ["ProxyController"]
 
 # Sessions that are told of the shutdown per turn of the reactor.
 SHUTDOWN_BATCH: Final = 500
 
-_TRANSPORT: Final[TypeAdapter[TransportConfig]] = TypeAdapter(TransportConfig)
-_CONNECTION: Final[TypeAdapter[ConnectionConfig]] = TypeAdapter(ConnectionConfig)
+T = TypeVar("T", bound=Managed)
 
 
-class ProxyController:
-    """Everything a worker runs.
+class Registry(dict[str, T], Generic[T]):
+    """The objects of one kind that are in service, by ID.
 
-    :param reactor: Twisted's reactor.
-    :param plane: the data plane, started.
-    :param worker_id: the worker's id.
-    :param node_id: id of the node, and authid of the proxy towards routers; default: the host's name.
-    :param public_key: hex of the node's public key, None without one.
+    :param kind: what error texts call one.
     """
 
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self._starting: dict[str, T] = {}
+
+    def find(self, object_id: str) -> T:
+        """One of them.
+
+        :raises NoSuchObject: there is none with this ID.
+        """
+        found = self.get(object_id)
+        if found is None:
+            raise NoSuchObject(f'no {self.kind} "{object_id}"')
+        return found
+
+    def require_free(self, object_id: str) -> None:
+        """See that an ID is not taken.
+
+        :raises AlreadyRunning: it is, by something that runs, starts or stops.
+        """
+        there = self.get(object_id) or self._starting.get(object_id)
+        if there is not None:
+            state = "running" if there.state is State.STARTED else there.state.name.lower()
+            raise AlreadyRunning(f'{self.kind} "{object_id}" is already {state}')
+
+    def start(self, object_id: str, thing: T, caller: Caller | None) -> "Deferred[T]":
+        """Start something; it is in the registry once it is started.
+
+        :returns: fires with it; fails as :meth:`Managed.start` does.
+        """
+        self._starting[object_id] = thing
+
+        def has_started(_: None) -> T:
+            del self._starting[object_id]
+            self[object_id] = thing
+            return thing
+
+        def has_failed(failure: Failure) -> Failure:
+            del self._starting[object_id]
+            return failure
+
+        return thing.start(caller).addCallbacks(has_started, has_failed)
+
+    def stop(self, object_id: str, caller: Caller | None) -> "Deferred[T]":
+        """Stop one of them; it leaves the registry once it is stopped.
+
+        :returns: fires with it.
+        :raises NoSuchObject: there is none with this ID.
+        :raises NotRunning: it is about to start or to stop.
+        """
+        if object_id in self._starting:
+            raise NotRunning(f'{self.kind} "{object_id}" is still starting')
+        thing = self.find(object_id)
+        if thing.state is State.STOPPING:
+            raise NotRunning(f'{self.kind} "{object_id}" is stopping already')
+
+        def has_stopped(_: None) -> T:
+            self.pop(object_id, None)
+            return thing
+
+        return thing.stop(caller).addCallback(has_stopped)
+
+
+class ProxyController(WorkerController):
+    """Everything a proxy worker runs.
+
+    :param config: as a node's worker has it, see :class:`proxy.process.NativeProcess`; None: it runs alone.
+    :param reactor: Twisted's reactor; None: the one that is installed.
+    :param personality: the node's; nothing here depends on it.
+    :param plane: the data plane; None: one with a thread for each core, which :meth:`start_plane` starts.
+    :param worker_id: id of the worker, where ``config`` names none.
+    :param node_id: id of the node, and authid of the proxy towards routers, likewise; default: the host's name.
+    :param public_key: hex of the node's public key; None: not known (yet).
+    """
+
+    WORKER_TYPE: ClassVar[str] = "proxy"
+    WORKER_TITLE: ClassVar[str] = "WAMP proxy"
+
     def __init__(
-        self, reactor: Any, plane: Plane, worker_id: str, node_id: str | None = None, public_key: str | None = None
+        self,
+        config: ComponentConfig | None = None,
+        reactor: Any = None,
+        personality: Any = None,
+        *,
+        plane: Plane | None = None,
+        worker_id: str | None = None,
+        node_id: str | None = None,
+        public_key: str | None = None,
     ) -> None:
-        self.reactor = reactor
-        self.plane = plane
-        self.worker_id = worker_id
-        self.node_id = node_id or socket.gethostname().lower()
-        self.identity = (self.node_id, public_key)
-        # What every client is told in WELCOME.Details.authextra; sessions add x_cb_proxy_peer.
-        self.own_authextra: dict[str, Any] = {
-            "x_cb_proxy_node": self.node_id,
-            "x_cb_proxy_worker": worker_id,
-            "x_cb_proxy_pid": os.getpid(),
-        }
-        self.session_ids = SessionIds(plane)
+        super().__init__(config, reactor, personality, worker_id=worker_id, node_id=node_id)
+        self.plane: Any = plane or DataPlane(self.reactor, thread_count(config))
+        self.public_key = public_key
+        # How long sessions may take to end at a shutdown, seconds.
+        self.shutdown_timeout = WorkerConfig.model_fields["shutdown_timeout"].default / 1000
+        self.session_ids = SessionIds(self.plane)
+        self.resolver = Resolver(self.reactor)
         self.routes = RouteTable()
-        self.connections: dict[str, ProxyConnection] = {}
-        self.transports: dict[str, ProxyTransport] = {}
+        self.connections: Registry[ProxyConnection] = Registry("connection")
+        self.transports: Registry[ProxyTransport] = Registry("transport")
         # Stopped ones whose sessions stay: these are to hear of the worker's end, too.
         self._retired: list[ProxyTransport] = []
         self.is_stopping = False
         self.logs_sessions = True
-        self._resolver = Resolver(reactor)
+        self._end: Deferred[bool] | None = None
         self._route_count = 0
 
-    def boot(self, config: WorkerConfig) -> None:
+    @property
+    def identity(self) -> tuple[str, str | None]:
+        """The proxy's own authid towards routers, and the hex of its public key or None."""
+        return self.node_id, self.public_key
+
+    @property
+    def own_authextra(self) -> dict[str, Any]:
+        """What every client is told in WELCOME.Details.authextra; sessions add x_cb_proxy_peer."""
+        return {
+            "x_cb_proxy_node": self.node_id,
+            "x_cb_proxy_worker": self.worker_id,
+            "x_cb_proxy_pid": os.getpid(),
+        }
+
+    def on_node_key(self, public_key: str) -> None:
+        """See :class:`WorkerController`."""
+        self.public_key = public_key
+
+    def boot(self, config: WorkerConfig) -> "Deferred[None]":
         """Start what the configuration names: connections, routes, transports, in this order.
 
-        :raises ProxyError: the first thing that cannot be started; what is started by then stays so.
+        :returns: fires when all is started; fails with the ProxyError of the first that cannot be: what is started by
+            then stays so.
         """
+        done: Deferred[None] = self._boot(config)
+        return done
+
+    @inlineCallbacks
+    def _boot(self, config: WorkerConfig) -> Any:
         for connection_id, connection in config.connections.items():
-            self.start_proxy_connection(connection_id, connection)
+            yield self.start_proxy_connection(connection_id, connection)
         for realm, roles in config.routes.items():
             if roles:
-                self.start_proxy_realm_route(realm, roles)
+                yield self.start_proxy_realm_route(realm, roles)
         for transport in config.transports:
-            self.start_proxy_transport(transport.id, transport)
+            yield self.start_proxy_transport(transport.id, transport)
 
-    # --- connections ---
+    # --- what a login asks ---
 
-    def get_proxy_connections(self) -> list[str]:
-        """Ids of the connections, sorted."""
-        return sorted(self.connections)
+    def has_realm(self, realm: str) -> bool:
+        """Whether a started route is for this realm, for any role."""
+        return self.routes.has_realm(realm)
 
-    def get_proxy_connection(self, connection_id: str) -> dict[str, Any]:
-        """One connection as :meth:`ProxyConnection.marshal` shows it.
-
-        :raises NoSuchObject: there is none with this id.
-        """
-        return self._connection(connection_id).marshal()
-
-    def start_proxy_connection(
-        self, connection_id: str, config: ConnectionConfig | Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Put a connection into service.
-
-        :raises AlreadyRunning: the id is taken.
-        :raises InvalidConfiguration: the configuration cannot be used.
-        """
-        if connection_id in self.connections:
-            raise AlreadyRunning(f'connection "{connection_id}" is already running')
-        model, raw = _checked(_CONNECTION, config)
-        connection = ProxyConnection(connection_id, model, raw, self.reactor)
-        connection.start(self.plane, self._resolver)
-        self.connections[connection_id] = connection
-        return connection.marshal()
-
-    def stop_proxy_connection(self, connection_id: str) -> dict[str, Any]:
-        """Take a connection out of service at once: routes that name it go on without. Joined sessions stay.
-
-        :raises NoSuchObject: there is none with this id.
-        """
-        connection = self._connection(connection_id)
-        connection.stop()
-        del self.connections[connection_id]
-        return connection.marshal()
-
-    def _connection(self, connection_id: str) -> ProxyConnection:
-        connection = self.connections.get(connection_id)
-        if connection is None:
-            raise NoSuchObject(f'no connection "{connection_id}"')
-        return connection
+    def has_role(self, realm: str, authrole: str) -> bool:
+        """Whether a started route is for this realm and role."""
+        return self.routes.has_role(realm, authrole)
 
     def pick(self, realm: str, role: str, serializer: int) -> list[ProxyConnection]:
         """The connections to try for one login, in order.
@@ -135,62 +202,114 @@ class ProxyController:
 
         def is_usable(connection_id: str) -> bool:
             connection = connections.get(connection_id)
-            return connection is not None and not connection.is_down(serializer)
+            return connection is not None and connection.takes_logins and not connection.is_down(serializer)
 
         ids = self.routes.pick(realm, role, is_usable)
-        return [connections[connection_id] for connection_id in ids if connection_id in connections]
+        found = [connections.get(connection_id) for connection_id in ids]
+        return [connection for connection in found if connection is not None and connection.takes_logins]
+
+    # --- connections ---
+
+    @procedure
+    def get_proxy_connections(self, details: Caller | None = None) -> list[str]:
+        """Ids of the connections, sorted."""
+        return sorted(self.connections)
+
+    @procedure
+    def get_proxy_connection(self, connection_id: str, details: Caller | None = None) -> dict[str, Any]:
+        """One connection as :meth:`ProxyConnection.marshal` shows it.
+
+        :raises NoSuchObject: there is none with this id.
+        """
+        return self.connections.find(connection_id).marshal()
+
+    @procedure
+    def start_proxy_connection(
+        self, connection_id: str, config: Any, details: Caller | None = None
+    ) -> "Deferred[dict[str, Any]]":
+        """Put a connection into service.
+
+        :param config: as in ``connections`` of the configuration.
+        :returns: fires with the connection.
+        :raises AlreadyRunning: the id is taken.
+        :raises InvalidConfiguration: the configuration cannot be used.
+        """
+        self.connections.require_free(connection_id)
+        connection = ProxyConnection(self, connection_id, config)
+        return self.connections.start(connection_id, connection, details).addCallback(_marshal)
+
+    @procedure
+    def stop_proxy_connection(self, connection_id: str, details: Caller | None = None) -> "Deferred[dict[str, Any]]":
+        """Take a connection out of service at once: routes that name it go on without. Joined sessions stay.
+
+        :returns: fires with the connection.
+        :raises NoSuchObject: there is none with this id.
+        """
+        return self.connections.stop(connection_id, details).addCallback(_marshal)
 
     # --- routes ---
 
-    def get_proxy_routes(self) -> list[str]:
+    @procedure
+    def get_proxy_routes(self, details: Caller | None = None) -> list[str]:
         """Names of the realms that have routes, sorted."""
         return self.routes.realms()
 
-    def list_proxy_realm_routes(self, realm: str) -> list[dict[str, Any]]:
+    @procedure
+    def list_proxy_realm_routes(self, realm_name: str, details: Caller | None = None) -> list[dict[str, Any]]:
         """The routes of a realm, in the order they were started.
 
         :raises NoSuchObject: the realm has none.
         """
-        routes = self.routes.of_realm(realm)
+        routes = self.routes.of_realm(realm_name)
         if not routes:
-            raise NoSuchObject(f'no route for realm "{realm}"')
+            raise NoSuchObject(f'no route for realm "{realm_name}"')
         return [route.marshal() for route in routes]
 
-    def get_proxy_realm_route(self, realm: str, route_id: str) -> dict[str, Any]:
+    @procedure
+    def get_proxy_realm_route(
+        self, realm_name: str, route_id: str, details: Caller | None = None
+    ) -> dict[str, Any]:
         """One route as :meth:`ProxyRoute.marshal` shows it.
 
         :raises NoSuchObject: there is no such realm or route.
         """
-        return self._route(realm, route_id).marshal()
+        return self._route(realm_name, route_id).marshal()
 
-    def start_proxy_realm_route(self, realm: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    @procedure
+    def start_proxy_realm_route(
+        self, realm_name: str, config: Any, details: Caller | None = None
+    ) -> "Deferred[dict[str, Any]]":
         """Put a route into service.
 
         :param config: role -> id of a connection, or a list of them that take turns.
+        :returns: fires with the route.
         :raises InvalidConfiguration: no role, or something that is not an id.
         :raises NoSuchObject: a connection that does not exist.
         """
-        roles = {role: self._connection_ids(realm, role, value) for role, value in config.items()}
-        if not roles:
-            raise InvalidConfiguration(f'route of realm "{realm}": expected at least one role, got none')
-        for ids in roles.values():
+        route = ProxyRoute(self, realm_name, f"route{self._route_count:03d}", config)
+        for ids in route.roles.values():
             for connection_id in ids:
-                self._connection(connection_id)
+                self.connections.find(connection_id)
         self._route_count += 1
-        route = ProxyRoute(realm, f"route{self._route_count:03d}", roles)
-        route.start()
-        self.routes.add(route)
-        return route.marshal()
 
-    def stop_proxy_realm_route(self, realm: str, route_id: str) -> dict[str, Any]:
+        def has_started(_: None) -> dict[str, Any]:
+            self.routes.add(route)
+            return route.marshal()
+
+        return route.start(details).addCallback(has_started)
+
+    @procedure
+    def stop_proxy_realm_route(
+        self, realm_name: str, route_id: str, details: Caller | None = None
+    ) -> "Deferred[dict[str, Any]]":
         """Take a route out of service at once. Sessions that came by it stay.
 
+        :returns: fires with the route.
         :raises NoSuchObject: there is no such realm or route.
         """
-        route = self._route(realm, route_id)
-        route.stop()
+        route = self._route(realm_name, route_id)
         self.routes.remove(route)
-        return route.marshal()
+        return route.stop(details).addCallback(lambda _: route.marshal())
 
     def _route(self, realm: str, route_id: str) -> ProxyRoute:
         route = self.routes.get(realm, route_id)
@@ -198,70 +317,64 @@ class ProxyController:
             raise NoSuchObject(f'no route "{route_id}" for realm "{realm}"')
         return route
 
-    @staticmethod
-    def _connection_ids(realm: str, role: str, value: Any) -> tuple[str, ...]:
-        ids = (value,) if isinstance(value, str) else value
-        if not isinstance(ids, (list, tuple)) or not ids or not all(isinstance(item, str) for item in ids):
-            raise InvalidConfiguration(
-                f'route of realm "{realm}", role "{role}": expected the id of a connection or a list of them'
-            )
-        return tuple(ids)
-
     # --- transports ---
 
-    def get_proxy_transports(self) -> list[str]:
+    @procedure
+    def get_proxy_transports(self, details: Caller | None = None) -> list[str]:
         """Ids of the transports, sorted."""
         return sorted(self.transports)
 
-    def get_proxy_transport(self, transport_id: str) -> dict[str, Any]:
+    @procedure
+    def get_proxy_transport(self, transport_id: str, details: Caller | None = None) -> dict[str, Any]:
         """One transport as :meth:`ProxyTransport.marshal` shows it.
 
         :raises NoSuchObject: there is none with this id.
         """
-        return self._transport(transport_id).marshal()
+        return self.transports.find(transport_id).marshal()
 
-    def start_proxy_transport(self, transport_id: str, config: TransportConfig | Mapping[str, Any]) -> dict[str, Any]:
+    @procedure
+    def start_proxy_transport(
+        self, transport_id: str, config: Any, details: Caller | None = None
+    ) -> "Deferred[dict[str, Any]]":
         """Listen.
 
+        :param config: as in ``transports`` of the configuration.
+        :returns: fires with the transport once it listens.
         :raises AlreadyRunning: the id is taken.
         :raises InvalidConfiguration: the configuration cannot be used.
         :raises CannotListen: the address cannot be listened on.
         """
-        if transport_id in self.transports:
-            raise AlreadyRunning(f'transport "{transport_id}" is already running')
-        model, raw = _checked(_TRANSPORT, config)
-        transport = ProxyTransport(self, transport_id, model, raw)
-        transport.start()
-        self.transports[transport_id] = transport
-        return transport.marshal()
+        self.transports.require_free(transport_id)
+        transport = ProxyTransport(self, transport_id, config)
+        return self.transports.start(transport_id, transport, details).addCallback(_marshal)
 
-    def stop_proxy_transport(self, transport_id: str) -> "Deferred[dict[str, Any]]":
+    @procedure
+    def stop_proxy_transport(self, transport_id: str, details: Caller | None = None) -> "Deferred[dict[str, Any]]":
         """Stop listening. Sessions that came through it stay.
 
         :returns: fires with the transport once nothing is accepted any more.
         :raises NoSuchObject: there is none with this id.
         """
-        transport = self._transport(transport_id)
-        del self.transports[transport_id]
-        self._retired = [*(other for other in self._retired if other.sessions), transport]
-        return transport.stop().addCallback(lambda _: transport.marshal())
 
-    def _transport(self, transport_id: str) -> ProxyTransport:
-        transport = self.transports.get(transport_id)
-        if transport is None:
-            raise NoSuchObject(f'no transport "{transport_id}"')
-        return transport
+        def has_stopped(transport: ProxyTransport) -> dict[str, Any]:
+            self._retired = [*(other for other in self._retired if other.sessions), transport]
+            return transport.marshal()
+
+        return self.transports.stop(transport_id, details).addCallback(has_stopped)
 
     # --- the end ---
 
     def shut_down(self, timeout: float) -> "Deferred[bool]":
-        """Stop accepting, say goodbye to everybody, and wait until all are gone.
+        """Stop accepting, say goodbye to everybody, and wait until all are gone. Further calls wait for the first.
 
         :param timeout: seconds to wait at most.
         :returns: fires with True when all are gone, with False when the time was up before.
         """
+        if self._end is not None:
+            return _follow(self._end)
         self.is_stopping = True
         done: Deferred[bool] = Deferred()
+        self._end = done
         timer = self.reactor.callLater(timeout, done.callback, False)
 
         def all_gone() -> None:
@@ -280,7 +393,22 @@ class ProxyController:
         self._dismiss(sessions)
         if self.plane.is_idle:
             all_gone()
-        return done
+        return _follow(done)
+
+    def before_end(self) -> "Deferred[Any]":
+        """See :class:`WorkerController`."""
+        return self.shut_down(self.shutdown_timeout)
+
+    def start_plane(self) -> None:
+        """Start the data plane, for as long as the reactor runs; before it ends, sessions are told."""
+        self.plane.start()
+        self.reactor.addSystemEventTrigger("before", "shutdown", self.before_end)
+        self.reactor.addSystemEventTrigger("during", "shutdown", self._stop_plane)
+
+    def _stop_plane(self) -> None:
+        for transport in self.transports.values():
+            transport.release()
+        self.plane.stop()
 
     def _dismiss(self, sessions: list[FrontSession | EchoSession]) -> None:
         batch, rest = sessions[:SHUTDOWN_BATCH], sessions[SHUTDOWN_BATCH:]
@@ -290,11 +418,17 @@ class ProxyController:
             self.reactor.callLater(0, self._dismiss, rest)
 
 
-def _checked(adapter: TypeAdapter[Any], config: Any) -> tuple[Any, Any]:
-    """The checked configuration, and the same as it was given."""
-    if isinstance(config, BaseModel):
-        return config, config.model_dump(mode="json", exclude_unset=True, by_alias=True)
-    try:
-        return adapter.validate_python(config), config
-    except ValidationError as error:
-        raise ConfigError(validation_findings(error, config, ())) from error
+def _marshal(thing: Managed) -> dict[str, Any]:
+    return thing.marshal()
+
+
+def _follow(done: "Deferred[bool]") -> "Deferred[bool]":
+    """A Deferred of one's own that fires with another one."""
+    other: Deferred[bool] = Deferred()
+
+    def pass_on(result: bool) -> bool:
+        other.callback(result)
+        return result
+
+    done.addCallback(pass_on)
+    return other

@@ -1,10 +1,13 @@
 """Which connections serve a realm and role, and whose turn it is."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from proxy.lifecycle import Lifecycle, State
+from proxy.errors import InvalidConfiguration
+from proxy.lifecycle import Managed
+
+if TYPE_CHECKING:
+    from proxy.controller import ProxyController
 
 __all__ = ["NoSuchRealm", "NoSuchRole", "ProxyRoute", "RouteTable"]
 
@@ -17,40 +20,43 @@ class NoSuchRole(LookupError):
     """The realm has routes, but none for this role."""
 
 
-class ProxyRoute(Lifecycle):
+class ProxyRoute(Managed):
     """For one realm: role -> the connections that take its sessions, in order.
 
-    :param realm: realm name.
+    :param controller: the worker that it belongs to.
+    :param realm_name: realm name.
     :param route_id: ``route%03d``, unique in the worker.
-    :param roles: role -> connection ids, at least one each.
+    :param config: role -> connection id, or a list of them that take turns.
+    :raises InvalidConfiguration: no role, or something that is not an id.
+
+    :ivar config: as it was given.
+    :ivar roles: role -> connection ids, at least one each.
+    :ivar joined: sessions that came by it ever.
     """
 
-    __slots__ = ("config", "id", "realm", "roles", "since", "until")
+    __slots__ = ("config", "id", "joined", "realm", "roles")
 
-    def __init__(self, realm: str, route_id: str, roles: Mapping[str, Sequence[str]]) -> None:
-        super().__init__(f'route "{route_id}" of realm "{realm}"')
-        self.realm = realm
+    KIND = "route"
+
+    def __init__(
+        self, controller: "ProxyController", realm_name: str, route_id: str, config: Mapping[str, Any]
+    ) -> None:
+        super().__init__(controller, f'route "{route_id}" of realm "{realm_name}"')
+        self.realm = realm_name
         self.id = route_id
-        self.roles: dict[str, tuple[str, ...]] = {role: tuple(ids) for role, ids in roles.items()}
-        # As in the configuration: a lone connection is a plain string.
-        self.config: dict[str, str | list[str]] = {
-            role: ids[0] if len(ids) == 1 else list(ids) for role, ids in self.roles.items()
+        self.roles = _roles(realm_name, config)
+        self.config: dict[str, Any] = {
+            role: list(ids) if isinstance(ids, (list, tuple)) else ids for role, ids in config.items()
         }
-        self.since: int | None = None
-        self.until: int | None = None
+        self.joined = 0
 
-    def start(self) -> None:
-        """Mark it started, at the present time."""
-        self.enter(State.STARTING)
-        self.enter(State.STARTED)
-        self.since = time.time_ns()
+    def has_role(self, role_name: str) -> bool:
+        """Whether the route is for this role, too."""
+        return role_name in self.roles
 
-    def stop(self) -> None:
-        """Mark it stopped, at the present time."""
-        self.enter(State.STOPPING)
-        self.enter(State.STOPPED)
-        self.since = None
-        self.until = time.time_ns()
+    def map_connection_id(self, role_name: str) -> str | list[str] | None:
+        """What the configuration has for a role: a connection id or a list of them; None: nothing."""
+        return self.config.get(role_name)
 
     def marshal(self) -> dict[str, Any]:
         """What the management API shows: realm, id, config, started and stopped (ns since the epoch), state."""
@@ -58,10 +64,29 @@ class ProxyRoute(Lifecycle):
             "realm": self.realm,
             "id": self.id,
             "config": self.config,
-            "started": self.since,
-            "stopped": self.until,
+            "started": self.started,
+            "stopped": self.stopped,
             "state": int(self.state),
         }
+
+
+def _roles(realm: str, config: Any) -> dict[str, tuple[str, ...]]:
+    where = f'route of realm "{realm}"'
+    if not isinstance(config, Mapping):
+        raise InvalidConfiguration(f"{where}: {config!r}: expected a mapping of roles to connection ids")
+    if not config:
+        raise InvalidConfiguration(f"{where}: expected at least one role, got none")
+    roles: dict[str, tuple[str, ...]] = {}
+    for role, value in config.items():
+        if not isinstance(role, str) or not role:
+            raise InvalidConfiguration(f"{where}, role {role!r}: expected a string that is not empty")
+        ids = (value,) if isinstance(value, str) else value
+        if not isinstance(ids, (list, tuple)) or not ids or not all(isinstance(item, str) and item for item in ids):
+            raise InvalidConfiguration(
+                f'{where}, role "{role}": {value!r}: expected the id of a connection or a list of them'
+            )
+        roles[role] = tuple(dict.fromkeys(ids))
+    return roles
 
 
 class _Turns:

@@ -4,29 +4,36 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 
 from proxy import __version__
+from proxy.addresses import Address, is_literal
 from proxy.compression import Settings
 from proxy.config import (
     AuthConfig,
+    BackendTcp,
     RawSocketTransport,
+    TcpEndpoint,
     TesteeTransport,
     TransportConfig,
     UnixEndpoint,
     WebSocketOptions,
     WebSocketTransport,
+    checked,
 )
 from proxy.config.fields import subprotocols
+from proxy.config.redaction import redacted
 from proxy.config.urls import parse_websocket_url
 from proxy.echo import EchoSession
 from proxy.errors import CannotListen
 from proxy.handshake import Accepted, Policy, Request, accept
-from proxy.lifecycle import Lifecycle, State
+from proxy.lifecycle import Managed, State
 from proxy.listeners import open_listener, release_unix, unix_identity
 from proxy.messages import SERIALIZERS
 from proxy.plane import (
@@ -59,55 +66,74 @@ _PAUSED_TEXT: Final = {
 SERVER_TEXT: Final = f"wamp-proxy/{__version__}"
 
 
-class ProxyTransport(Lifecycle):
+class ProxyTransport(Managed):
     """One item of ``transports``.
 
-    :param controller: what sessions need of the rest of the worker.
+    :param controller: the worker that it belongs to.
     :param transport_id: its id.
-    :param config: checked configuration.
-    :param raw: the configuration as it was given, for the management API.
+    :param config: the item; a mapping is checked here.
+    :raises ConfigError: it cannot be used.
+
+    :ivar config: the item as it was given.
     """
 
-    def __init__(self, controller: "ProxyController", transport_id: str, config: TransportConfig, raw: Any) -> None:
-        super().__init__(f'transport "{transport_id}"')
-        self.controller = controller
+    KIND = "transport"
+    EXCLUDES_CALLER = True
+
+    def __init__(
+        self, controller: "ProxyController", transport_id: str, config: TransportConfig | Mapping[str, Any]
+    ) -> None:
+        super().__init__(controller, f'transport "{transport_id}"')
         self.plane: Plane = controller.plane
         self.id = transport_id
-        self.config = raw
-        self.model = config
-        self.kind = CODEC_RS if isinstance(config, RawSocketTransport) else CODEC_WS
-        self.auth: AuthConfig | None = None if isinstance(config, TesteeTransport) else config.auth
-        self.policy = _policy(config)
+        self.model, self.config = checked(TransportConfig, config, controller.cbdir)
+        model: TransportConfig = self.model
+        self.kind = CODEC_RS if isinstance(model, RawSocketTransport) else CODEC_WS
+        self.auth: AuthConfig | None = None if isinstance(model, TesteeTransport) else model.auth
+        self.policy = _policy(model)
         # The proxy chooses the session IDs of its clients, instead of passing on those of the routers.
-        self.draws_sids = not isinstance(config, TesteeTransport) and config.session_ids == "proxy"
-        self.close_ms = _params(config)["close_ms"]
+        self.draws_sids = not isinstance(model, TesteeTransport) and model.session_ids == "proxy"
+        self.close_ms = _params(model)["close_ms"]
         self.sessions: dict[int, FrontSession | EchoSession] = {}
         self.refused = Tally(f"transport {transport_id}", controller.reactor)
         self.created_at = _utc_now()
         self.listening_since: str | None = None
         self.address = ""
-        self._session_class = EchoSession if isinstance(config, TesteeTransport) else FrontSession
+        self._session_class = EchoSession if isinstance(model, TesteeTransport) else FrontSession
         self._compression_memory: dict[int, int] = {}
-        self._compression_left = config.limits.compression_memory
+        self._compression_left = model.limits.compression_memory
         self._is_compression_full = False
         self._number = 0
         self._identity: tuple[int, int] | None = None
-        self._stopped: Deferred[None] | None = None
+        self._unlistened: Deferred[None] | None = None
 
     # --- life ---
 
-    def start(self) -> None:
-        """Listen.
+    def _start(self) -> "Deferred[None]":
+        """Listen, at an address that is looked up first where the interface is given by name.
 
         :raises CannotListen: the address is in use, not permitted, or there are too many listeners already.
         """
-        self.enter(State.STARTING)
         endpoint = self.model.endpoint
+        if isinstance(endpoint, UnixEndpoint) or not endpoint.interface or is_literal(endpoint.interface):
+            self._listen(endpoint)
+            return succeed(None)
+        name = BackendTcp(type="tcp", host=endpoint.interface, port=1, version=endpoint.version)
+        found = self.controller.resolver.resolve(name)
+        return found.addCallbacks(self._resolved, self._unresolved)
+
+    def _resolved(self, addresses: list[Address]) -> None:
+        assert isinstance(self.model.endpoint, TcpEndpoint)
+        self._listen(self.model.endpoint.model_copy(update={"interface": addresses[0].host}))
+
+    def _unresolved(self, failure: Failure) -> None:
+        raise CannotListen(f"transport {self.id}: {failure.getErrorMessage()}")
+
+    def _listen(self, endpoint: TcpEndpoint | UnixEndpoint) -> None:
         nodelay = isinstance(self.model, RawSocketTransport) or self.model.options.tcp_nodelay
         try:
             listener = open_listener(endpoint, nodelay=nodelay)
         except CannotListen as error:
-            self.enter(State.FAILED)
             raise CannotListen(f"transport {self.id}: {error.message}") from error
         if isinstance(endpoint, UnixEndpoint):
             self._identity = unix_identity(endpoint.path)
@@ -120,19 +146,18 @@ class ProxyTransport(Lifecycle):
             self.release()
             listener.close()
             self.plane.drop_owner(self._number)
-            self.enter(State.FAILED)
             raise CannotListen(f"transport {self.id}: {error}") from error
         listener.detach()
-        self.enter(State.STARTED)
         self.listening_since = _utc_now()
 
-    def stop(self) -> "Deferred[None]":
+    def _stop(self) -> "Deferred[None]":
         """Stop listening; sessions that are there stay. Fires once nothing is accepted any more."""
-        self.enter(State.STOPPING)
-        self._stopped = Deferred()
         self.release()
+        if self.listening_since is None:
+            return succeed(None)  # it failed before
+        self._unlistened = Deferred()
         self.plane.unlisten(self._number)
-        return self._stopped
+        return self._unlistened
 
     def release(self) -> None:
         """Remove the file of a Unix socket, if it is ours."""
@@ -145,7 +170,7 @@ class ProxyTransport(Lifecycle):
         return {
             "id": self.id,
             "type": self.model.type,
-            "config": self.config,
+            "config": redacted(self.config),
             "created_at": self.created_at,
             "listening_since": self.listening_since,
             "state": int(self.state),
@@ -221,16 +246,14 @@ class ProxyTransport(Lifecycle):
             self._on_unlistened()
 
     def _on_unlistened(self) -> None:
-        if self.state is State.STOPPING:
-            self.enter(State.STOPPED)
-        else:
+        self.listening_since = None
+        unlistened, self._unlistened = self._unlistened, None
+        if unlistened is None:
             log.error("transport %s (%s) does not listen any more", self.id, self.address)
             self.enter(State.FAILED)
-        self.listening_since = None
+        else:
+            unlistened.callback(None)
         self._forget()
-        stopped, self._stopped = self._stopped, None
-        if stopped is not None:
-            stopped.callback(None)
 
     def _forget(self) -> None:
         """Once it neither listens nor has a session, no more event can come."""

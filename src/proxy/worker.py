@@ -1,232 +1,122 @@
-"""The worker process: reactor, logging, signals, and an end in order."""
+"""What every native worker of a node offers: joining the management realm, being ready, and shutting down."""
 
 import logging
 import os
-import resource
 import signal
-import sys
-import threading
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar
 
-from twisted.internet import epollreactor
-from twisted.internet._resolver import GAIResolver  # the one that reactors use; it has no public name
-from twisted.internet.error import ReactorAlreadyInstalledError
-from twisted.internet.interfaces import IReadDescriptor
-from twisted.logger import STDLibLogObserver, globalLogBeginner
-from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
-from zope.interface import implementer
+from autobahn.util import utcnow
+from autobahn.wamp.types import ComponentConfig, PublishOptions, SessionDetails
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.error import ReactorNotRunning
 
-from proxy.config import WorkerConfig
-from proxy.controller import ProxyController
-from proxy.plane import THREADS_MAX, DataPlane
-from proxy.systemd import notify
+from proxy.management.procedures import Caller, procedure
+from proxy.management.session import SessionCarrier
+from proxy.process import NativeProcess
 
-__all__ = ["run"]
+__all__ = ["WorkerController"]
 
 log = logging.getLogger(__name__)
 
-_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-    "critical": logging.CRITICAL,
-}
 
-# SIGINT is somebody at a terminal: sessions get this long to end, seconds.
-INTERRUPT_TIMEOUT: Final = 1.0
+class WorkerController(NativeProcess):
+    """A worker that a node started, or that runs alone.
 
-# Names of routers that are looked up at a time; there is one lookup per name, however many logins wait for it.
-LOOKUP_THREADS: Final = 8
-
-
-def run(
-    config: WorkerConfig,
-    *,
-    threads: int | None = None,
-    log_level: str = "info",
-    ready: Callable[..., None] | None = None,
-) -> int:
-    """Run a worker until a signal ends it.
-
-    SIGTERM, SIGHUP and SIGINT: stop accepting, say GOODBYE to all, and end when they are gone or the time is up
-    (``shutdown_timeout``; one second for SIGINT). A second signal ends the process at once.
-
-    :param threads: data threads, None: one per core that this process may use.
-    :param log_level: lowest level that is logged to stderr.
-    :param ready: called once all transports listen, with the list of their addresses as URLs.
-    :returns: exit code: 0, or 1 when something broke.
-    :raises ProxyError: something of the configuration cannot be started, an address in use for example.
-    """
-    reactor = _install_reactor()
-    _install_logging(log_level)
-    _raise_descriptor_limit()
-    _install_name_resolver(reactor)
-    plane = DataPlane(reactor, _thread_count(threads))
-    controller = ProxyController(reactor, plane, config.id)
-    controller.logs_sessions = log_level in ("debug", "info")
-    plane.start()
-    worker = _Worker(reactor, plane, controller, config.shutdown_timeout / 1000)
-    alarm = _Alarm(reactor)
-    try:
-        controller.boot(config)
-        worker.install_signals()
-        addresses = [transport.address for transport in controller.transports.values()]
-        if ready is not None:
-            reactor.callWhenRunning(worker.guarded, ready, addresses)
-        reactor.run(installSignalHandlers=False)
-    finally:
-        alarm.close()
-        for transport in controller.transports.values():
-            transport.release()
-        plane.stop()
-    return 1 if worker.is_broken or plane.is_broken else 0
-
-
-@implementer(IReadDescriptor)
-class _Alarm:
-    """Wakes the reactor when a signal comes.
-
-    Python runs a handler in the main thread, between two of its instructions. A signal that another thread was given,
-    or that came just before the reactor began to wait, would find it asleep and stay unheard until something else
-    happens.
+    Parameters as :class:`NativeProcess`.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._out, self._into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._before = signal.set_wakeup_fd(self._into, warn_on_full_buffer=False)
-        reactor.addReader(self)
+    WORKER_TYPE: ClassVar[str] = "native"
+    WORKER_TITLE: ClassVar[str] = "Native worker"
 
-    def fileno(self) -> int:
-        """The pipe's end that becomes readable."""
-        return self._out
+    def __init__(
+        self, config: ComponentConfig | None = None, reactor: Any = None, personality: Any = None, **names: Any
+    ) -> None:
+        super().__init__(config, reactor, personality, **names)
+        self._own_carrier: SessionCarrier | None = None
+        self._is_shutdown_requested = False
 
-    def doRead(self) -> None:
-        """The handler runs by itself, now that the reactor is awake."""
-        os.read(self._out, 4096)
+    # --- the session on the node's management realm ---
 
-    def logPrefix(self) -> str:
-        """Name for Twisted's own messages."""
-        return "signals"
+    def onConnect(self) -> None:
+        """The way to the node is open: join its management realm."""
+        self.join(self.config.realm)
 
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor is going down; close() does the work."""
+    @inlineCallbacks
+    def onJoin(self, details: SessionDetails) -> Any:
+        """Offer the procedures, and tell the node that the worker is ready."""
+        carrier = SessionCarrier(self, self, self.uri_prefix)
+        yield carrier.register()
+        self.carriers.append(carrier)
+        self._own_carrier = carrier
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        public_key = yield self.call("crossbar.get_public_key")
+        self.on_node_key(public_key)
+        log.info("%s %s is ready on node %s", self.WORKER_TITLE, self.worker_id, self.node_id)
+        yield self.publish_ready()
 
-    def close(self) -> None:
-        """As if it had not been."""
-        signal.set_wakeup_fd(self._before)
-        self._reactor.removeReader(self)
-        os.close(self._out)
-        os.close(self._into)
+    def on_node_key(self, public_key: str) -> None:
+        """The node told its public key (hex)."""
 
+    @inlineCallbacks
+    def publish_ready(self) -> Any:
+        """Publish on_worker_ready: the node's start_worker returns with it, and configures the worker."""
+        ready = {"type": self.WORKER_TYPE, "id": self.worker_id, "pid": os.getpid()}
+        yield self.publish(f"{self.uri_prefix}.on_worker_ready", ready, options=PublishOptions(acknowledge=True))
 
-class _Worker:
-    """Signals and the shutdown."""
+    def onLeave(self, details: Any) -> None:
+        """The node let the worker go."""
+        self._forget_carrier()
+        self.disconnect()
 
-    def __init__(self, reactor: Any, plane: DataPlane, controller: ProxyController, timeout: float) -> None:
-        self._reactor = reactor
-        self._plane = plane
-        self._controller = controller
-        self._timeout = timeout
-        self._is_ending = False
-        self.is_broken = False
-
-    def install_signals(self) -> None:
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGHUP, self._on_signal)  # its terminal is gone: end in order, as for SIGTERM
-
-    def guarded(self, function: Callable[..., None], *args: Any) -> None:
-        """Call ``function``; a failure ends the worker with exit code 1."""
+    def onDisconnect(self) -> None:
+        """Without its node a worker has nobody to answer to: it ends."""
+        self._forget_carrier()
         try:
-            function(*args)
-        except Exception:
-            log.exception("the worker cannot go on")
-            self.is_broken = True
-            self._reactor.stop()
+            self.reactor.stop()
+        except ReactorNotRunning:
+            pass
 
-    def _on_signal(self, number: int, frame: object) -> None:
-        if self._is_ending:
-            # The sockets' files are gone since the first signal; all else ends with the process.
-            os._exit(128 + number)
-        self._is_ending = True
-        timeout = self._timeout if number != signal.SIGINT else min(INTERRUPT_TIMEOUT, self._timeout)
-        self._reactor.callFromThread(self._shut_down, signal.Signals(number).name, timeout)
+    def _forget_carrier(self) -> None:
+        carrier, self._own_carrier = self._own_carrier, None
+        if carrier is not None:
+            self.carriers.remove(carrier)
 
-    def _shut_down(self, name: str, timeout: float) -> None:
-        log.info("%s: shutting down within %s s", name, timeout)
-        notify("STOPPING=1")
-        self._controller.shut_down(timeout).addCallback(self._ended)
+    def _on_sigterm(self, number: int, frame: object) -> None:
+        self.reactor.callFromThread(self.shutdown)
 
-    def _ended(self, in_time: bool) -> None:
-        if not in_time:
-            log.warning("time is up: the sessions that are left are cut off")
-        if self._reactor.running:
-            self._reactor.stop()
+    # --- the end ---
 
+    def before_end(self) -> "Deferred[Any]":
+        """What is to be done before the worker leaves its node. Fires when it is done; never fails."""
+        return succeed(None)
 
-def _thread_count(wanted: int | None) -> int:
-    count = wanted or len(os.sched_getaffinity(0))
-    if wanted is not None and wanted > THREADS_MAX:
-        log.warning("%d data threads are wanted, %d are the most", wanted, THREADS_MAX)
-    return min(count, THREADS_MAX)
+    def end(self) -> None:
+        """Do what is to be done, and leave the node; the process ends with that."""
+        self.before_end().addBoth(lambda _: self.leave() if self.is_attached() else self.onDisconnect())
 
+    # --- procedures ---
 
-def _install_reactor() -> Any:
-    try:
-        epollreactor.install()
-    except ReactorAlreadyInstalledError:
-        pass  # an embedding program has chosen
-    from twisted.internet import reactor
+    @procedure
+    def shutdown(self, details: Caller | None = None) -> None:
+        """End the worker in order. A second call does nothing.
 
-    return reactor
+        Publishes on_shutdown_requested {who, when}, and returns before anything ends.
+        """
+        if self._is_shutdown_requested:
+            return
+        self._is_shutdown_requested = True
+        who = details.caller if details is not None else None
+        event = {"who": who, "when": utcnow()}
+        self.publish_event("on_shutdown_requested", event, exclude=details, acknowledge=True)
+        # The answer to this call, and the event, are to leave before the session does.
+        self.reactor.callLater(0, self.end)
 
+    @procedure
+    def set_node_id(self, node_id: str, details: Caller | None = None) -> None:
+        """Change the ID of the node that the worker says it belongs to."""
+        self.node_id = node_id
 
-class _LookupThread(threading.Thread):
-    """Nobody waits for it at the end."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options, daemon=True)
-
-
-class _LookupThreads(ThreadPool):
-    threadFactory = _LookupThread
-
-
-def _install_name_resolver(reactor: Any) -> None:
-    """Look names up in threads of their own.
-
-    The reactor joins its own threads when it stops, and getaddrinfo() with a name server that does not answer can take
-    far longer than a shutdown may.
-    """
-    pool = _LookupThreads(0, LOOKUP_THREADS, "lookup")
-    pool.start()
-    reactor.installNameResolver(GAIResolver(reactor, lambda: pool))
-
-
-def _install_logging(level: str) -> None:
-    """Log to stderr, from ``level`` on."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(_LEVELS[level])
-    # Twisted tells of every port and factory at its "info", which is our "debug".
-    logging.getLogger("twisted").setLevel(max(_LEVELS[level], logging.WARNING) if level != "debug" else logging.DEBUG)
-    # What the standard library would look up for each line and nobody prints here.
-    logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
-    observer: Any = STDLibLogObserver("twisted")
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
-
-
-def _raise_descriptor_limit() -> None:
-    """Each session takes two descriptors; take as many as the system grants."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError) as error:
-            log.warning("the limit of file descriptors stays at %d: %s", soft, error)
+    @procedure
+    def get_node_id(self, details: Caller | None = None) -> str:
+        """The ID of the node."""
+        return self.node_id

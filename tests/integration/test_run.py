@@ -80,7 +80,7 @@ def test_ready_line_names_the_real_addresses(start: Start, tmp_path: Path, xconn
 DEAF = """
 import signal, sys, threading, time
 from proxy.config import load
-from proxy.worker import run
+from proxy.runner import run
 
 def ready(addresses):
     def later():

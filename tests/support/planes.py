@@ -127,7 +127,9 @@ class Rig:
         self.serializer = serializer
         self.plane = FakePlane()
         self.clock = Clock()
-        self.controller = ProxyController(self.clock, self.plane, "worker001", "node7", "ab" * 32)
+        self.controller = ProxyController(
+            None, self.clock, plane=self.plane, worker_id="worker001", node_id="node7", public_key="ab" * 32
+        )
         config: dict[str, Any] = {
             "connections": dict.fromkeys(ids, unix),
             "routes": {"realm1": {"anonymous": ids}, "other": {"backend": ids}},

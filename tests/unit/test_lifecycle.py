@@ -13,13 +13,13 @@ def test_numbers_are_those_of_the_management_api():
 
 def test_a_whole_life():
     thing = Lifecycle('connection "cnc1"')
-    assert not thing.started
+    assert not thing.is_started
     for state in (State.STARTING, State.STARTED):
         thing.enter(state)
-    assert thing.started
+    assert thing.is_started
     for state in (State.STOPPING, State.STOPPED):
         thing.enter(state)
-    assert not thing.started
+    assert not thing.is_started
 
 
 def test_every_transition_is_either_allowed_or_leaves_the_state():

@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 
 from proxy.lifecycle import InvalidTransition
 from proxy.routes import NoSuchRealm, NoSuchRole, ProxyRoute, RouteTable
+from support.planes import Rig
+
+CONTROLLER = Rig().controller
 
 
 def started(realm: str, number: int, roles: dict[str, list[str]]) -> ProxyRoute:
-    route = ProxyRoute(realm, f"route{number:03d}", roles)
+    route = ProxyRoute(CONTROLLER, realm, f"route{number:03d}", roles)
     route.start()
     return route
 
@@ -104,7 +107,7 @@ def test_a_pick_is_a_rotation_that_begins_with_a_usable_connection(ids, down, co
 
 
 def test_marshalled_form():
-    route = ProxyRoute("realm1", "route001", {"user": ["a"], "admin": ["a", "b"]})
+    route = ProxyRoute(CONTROLLER, "realm1", "route001", {"user": "a", "admin": ["a", "b"]})
     expected = {"realm": "realm1", "id": "route001", "config": {"user": "a", "admin": ["a", "b"]}}
     assert route.marshal() == {**expected, "started": None, "stopped": None, "state": 1}
     route.start()

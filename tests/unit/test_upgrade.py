@@ -39,7 +39,7 @@ class Front:
         options = {} if deflate is None else {"compression": {"deflate": deflate}}
         transport = {"type": type_, "endpoint": endpoint, "options": options, **more}
         self.plane = UpgradePlane()
-        controller = ProxyController(Clock(), self.plane, "worker001", "node7", "ab" * 32)
+        controller = ProxyController(None, Clock(), plane=self.plane, worker_id="worker001", node_id="node7")
         controller.boot(WorkerConfig.model_validate({"transports": [transport]}))
         self.transport = controller.transports["transport000"]
 

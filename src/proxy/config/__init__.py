@@ -11,7 +11,7 @@ from proxy.config.connections import (
     ConnectionConfig,
 )
 from proxy.config.findings import ConfigError, Finding
-from proxy.config.loading import Loaded, check, load
+from proxy.config.loading import Loaded, check, checked, load
 from proxy.config.transports import (
     AnonymousStatic,
     AuthConfig,
@@ -54,5 +54,6 @@ __all__ = [
     "WebSocketTransport",
     "WorkerConfig",
     "check",
+    "checked",
     "load",
 ]

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from proxy.config import review
 from proxy.config.findings import ConfigError, Finding, Place, finding, suggest, validation_findings
@@ -86,6 +87,28 @@ def check(path: str | Path, worker_id: str | None = None) -> list[Finding]:
         return load(path, worker_id).warnings
     except ConfigError as error:
         return error.findings
+
+
+def checked(model: Any, item: Any, folder: Path) -> tuple[Any, Any]:
+    """One item of a configuration, checked.
+
+    :param model: what it is to be: a model, or a union of models.
+    :param item: a mapping, or an instance of the model, which is taken as it is.
+    :param folder: relative paths are relative to it.
+    :returns: the instance, and the item as it was given.
+    :raises ConfigError: with everything that is wrong with it.
+    """
+    if isinstance(item, BaseModel):
+        return item, item.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    try:
+        return _adapter(model).validate_python(item, context={"folder": folder}), item
+    except ValidationError as error:
+        raise ConfigError(validation_findings(error, item, ())) from error
+
+
+@lru_cache(maxsize=16)
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(model)
 
 
 def _fail(place: Place, value: Any, expected: str) -> ConfigError:

@@ -2,22 +2,15 @@
 
 import logging
 import os
-import resource
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet import epollreactor
-from twisted.internet._resolver import GAIResolver  # the one that reactors use; it has no public name
-from twisted.internet.error import ReactorAlreadyInstalledError
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
-from zope.interface import implementer
 
+from proxy.bootstrap import SignalAlarm, install_name_resolver, install_reactor, raise_descriptor_limit
 from proxy.config import WorkerConfig
 from proxy.controller import ProxyController
 from proxy.errors import ProxyError
@@ -40,9 +33,6 @@ _LEVELS: Final = {
 # SIGINT is somebody at a terminal: sessions get this long to end, seconds.
 INTERRUPT_TIMEOUT: Final = 1.0
 
-# Names of routers that are looked up at a time; there is one lookup per name, however many logins wait for it.
-LOOKUP_THREADS: Final = 8
-
 
 def run(
     config: WorkerConfig,
@@ -62,16 +52,16 @@ def run(
     :returns: exit code: 0, or 1 when something broke.
     :raises ProxyError: something of the configuration cannot be started, an address in use for example.
     """
-    reactor = _install_reactor()
+    reactor = install_reactor()
     _install_logging(log_level)
-    _raise_descriptor_limit()
-    _install_name_resolver(reactor)
+    raise_descriptor_limit()
+    install_name_resolver(reactor)
     plane = DataPlane(reactor, thread_count(threads))
     controller = ProxyController(None, reactor, plane=plane, worker_id=config.id)
     controller.logs_sessions = log_level in ("debug", "info")
     plane.start()
     worker = _Worker(reactor, plane, controller, config.shutdown_timeout / 1000)
-    alarm = _Alarm(reactor)
+    alarm = SignalAlarm(reactor)
     try:
         reactor.callWhenRunning(worker.boot, config, ready)
         reactor.run(installSignalHandlers=False)
@@ -83,44 +73,6 @@ def run(
     if worker.error is not None:
         raise worker.error
     return 1 if worker.is_broken or plane.is_broken else 0
-
-
-@implementer(IReadDescriptor)
-class _Alarm:
-    """Wakes the reactor when a signal comes.
-
-    Python runs a handler in the main thread, between two of its instructions. A signal that another thread was given,
-    or that came just before the reactor began to wait, would find it asleep and stay unheard until something else
-    happens.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._out, self._into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._before = signal.set_wakeup_fd(self._into, warn_on_full_buffer=False)
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        """The pipe's end that becomes readable."""
-        return self._out
-
-    def doRead(self) -> None:
-        """The handler runs by itself, now that the reactor is awake."""
-        os.read(self._out, 4096)
-
-    def logPrefix(self) -> str:
-        """Name for Twisted's own messages."""
-        return "signals"
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor is going down; close() does the work."""
-
-    def close(self) -> None:
-        """As if it had not been."""
-        signal.set_wakeup_fd(self._before)
-        self._reactor.removeReader(self)
-        os.close(self._out)
-        os.close(self._into)
 
 
 class _Worker:
@@ -176,38 +128,6 @@ class _Worker:
             self._reactor.stop()
 
 
-def _install_reactor() -> Any:
-    try:
-        epollreactor.install()
-    except ReactorAlreadyInstalledError:
-        pass  # an embedding program has chosen
-    from twisted.internet import reactor
-
-    return reactor
-
-
-class _LookupThread(threading.Thread):
-    """Nobody waits for it at the end."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options, daemon=True)
-
-
-class _LookupThreads(ThreadPool):
-    threadFactory = _LookupThread
-
-
-def _install_name_resolver(reactor: Any) -> None:
-    """Look names up in threads of their own.
-
-    The reactor joins its own threads when it stops, and getaddrinfo() with a name server that does not answer can take
-    far longer than a shutdown may.
-    """
-    pool = _LookupThreads(0, LOOKUP_THREADS, "lookup")
-    pool.start()
-    reactor.installNameResolver(GAIResolver(reactor, lambda: pool))
-
-
 def _install_logging(level: str) -> None:
     """Log to stderr, from ``level`` on."""
     handler = logging.StreamHandler(sys.stderr)
@@ -221,13 +141,3 @@ def _install_logging(level: str) -> None:
     logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
     observer: Any = STDLibLogObserver("twisted")
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
-
-
-def _raise_descriptor_limit() -> None:
-    """Each session takes two descriptors; take as many as the system grants."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError) as error:
-            log.warning("the limit of file descriptors stays at %d: %s", soft, error)

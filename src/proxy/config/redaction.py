@@ -37,6 +37,6 @@ def redacted(value: Any, key: str = "", *, wholly: bool = False) -> Any:
         return value
     if wholly:
         return HIDDEN
-    if isinstance(value, (str, bytes)) and _SECRET_KEY.search(key):
+    if _SECRET_KEY.search(key):
         return value if isinstance(value, str) and _FILE_NAME.fullmatch(value) else HIDDEN
     return _USER_INFO.sub(HIDDEN, value) if isinstance(value, str) else value

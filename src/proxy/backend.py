@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from proxy.auth import Accept
 from proxy.connections import ANY, ProxyConnection
-from proxy.forwarding import backend_hello, leave_taking
+from proxy.forwarding import backend_hello, encoded_goodbye, leave_taking
 from proxy.handshake import HandshakeError, build_request, check_response
 from proxy.messages import (
     SERIALIZER_NAMES,
@@ -40,6 +40,7 @@ from proxy.plane import (
     closed_text,
 )
 from proxy.session_ids import Claim
+from proxy.session_states import SYSTEM_SHUTDOWN
 
 __all__ = ["Back", "BackendJoin", "Joiner"]
 
@@ -52,12 +53,16 @@ OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 _CLOSE_REASON_LENGTH: Final = 200
 
+# What becomes of a connection that is stopped or drained while a login is on its way to it.
+OUT_OF_SERVICE: Final = "is out of service by now"
+
 
 class Joiner(Protocol):
     """The client session that a router is joined for."""
 
     conn: int
     serializer: int
+    front_sid: int
 
     def on_back(self, back: "Back", kind: int, arg: int, data: bytes) -> None: ...
     def back_crashed(self, back: "Back") -> None: ...
@@ -96,8 +101,6 @@ class Back:
         is_last = kind == EV_CLOSED
         if is_last:
             self.plane.drop_owner(self.token)
-            if self.back_sid:
-                self.connection.live -= 1
             if self._claim is not None:
                 self._claim.unanswered()
         if self.session is not None:
@@ -115,8 +118,10 @@ class Back:
         """The router said WELCOME and gave the session this ID."""
         self.back_sid = back_sid
         self._claim = None
-        self.connection.live += 1
-        self.connection.joined += 1
+
+    def say_goodbye(self, reason: str | None, message: str | None = None) -> None:
+        """End the router's session with a GOODBYE of our own; None: without one."""
+        self.leave(encoded_goodbye(self.serializer, reason, message) if reason else b"")
 
     def leave(self, goodbye: bytes) -> None:
         """End the router's session: say ``goodbye`` (if any) and close. What the router still says is ignored."""
@@ -217,9 +222,13 @@ class BackendJoin:
 
     def _next_connection(self) -> None:
         for connection in self._candidates:
-            if connection.ways(self._session.serializer):
+            if not connection.takes_logins:
+                self._fell_through(connection, OUT_OF_SERVICE)
+            elif connection.ways(self._session.serializer):
                 break
-            self._failures.append((connection.id, f"does not take {self._serializer_text(self._session.serializer)}"))
+            else:
+                text = f"does not take {self._serializer_text(self._session.serializer)}"
+                self._failures.append((connection.id, text))
         else:
             self._give_up()
             return
@@ -253,6 +262,10 @@ class BackendJoin:
 
     def _next_way(self, connection: ProxyConnection) -> None:
         """Dial with the next serializer, or go on to the next connection."""
+        if not connection.takes_logins:
+            self._fell_through(connection, OUT_OF_SERVICE)
+            self._after_failure()
+            return
         for serializer in self._ways:
             try:
                 self._hello(connection, serializer)
@@ -364,6 +377,12 @@ class BackendJoin:
                 return
         except MessageError as error:
             self._broken(back, f"answered HELLO with something else: {error}")
+            return
+        if not back.connection.takes_logins:
+            # Stopped while it was joined: no session may come to life on it any more.
+            back.say_goodbye(SYSTEM_SHUTDOWN)
+            self._fell_through(back.connection, OUT_OF_SERVICE)
+            self._after_failure()
             return
         back.has_joined(welcome.session_id)
         back.connection.mark_up(back.serializer)

@@ -1,4 +1,4 @@
-"""The command ``wamp-proxy``: run, check, quickstart, version.
+"""The command ``wamp-proxy``: run, check, ctl, quickstart, crossbar, version.
 
 Exit codes: 0 well done, 1 failed while running (an address in use, say), 2 unusable configuration or command line.
 """
@@ -16,6 +16,7 @@ import click
 
 from proxy import __version__
 from proxy.config import ConfigError, Finding, Loaded, check, load
+from proxy.ctl.commands import ctl
 from proxy.errors import ProxyError
 from proxy.systemd import notify
 
@@ -48,12 +49,14 @@ def main() -> None:
 def run(config: Path, worker_id: str | None, threads: int | None, log_level: str) -> None:
     """Run the proxy worker that CONFIG (JSON or YAML) describes.
 
-    CONFIG is one worker item of type "proxy", or a whole Crossbar.io node configuration with one in it.
+    CONFIG is one worker item of type "proxy", or a whole Crossbar.io node configuration with one in it. On SIGHUP it is
+    read again, and the worker changed to what it says then; SIGTERM and Ctrl-C end it.
     """
     loaded = _load_or_exit(config, worker_id)
     worker = _import_worker()
     try:
-        status = worker.run(loaded.config, threads=threads, log_level=log_level, ready=_ready)
+        source = worker.Source(config.absolute(), worker_id)
+        status = worker.run(loaded.config, threads=threads, log_level=log_level, ready=_ready, source=source)
     except ProxyError as error:
         _fail(error.message)
     sys.exit(status)
@@ -96,10 +99,30 @@ def quickstart(router: str, host: str, ws_port: int, rawsocket_port: int, once: 
     sys.exit(run_quickstart(Settings(router, host, ws_port, rawsocket_port, once)))
 
 
+@main.command(
+    "crossbar", context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
+)
+@click.argument("arguments", metavar="ARGUMENTS...", nargs=-1, type=click.UNPROCESSED)
+def crossbar_command(arguments: tuple[str, ...]) -> None:
+    """Run Crossbar.io's own program with ARGUMENTS, with this proxy in its nodes' proxy workers.
+
+    For nodes whose configuration cannot name wamp-proxy-worker as "python" in a worker's "options".
+    """
+    from proxy.native_workers import run_crossbar
+
+    try:
+        run_crossbar(list(arguments))
+    except ProxyError as error:
+        _fail(error.message)
+
+
 @main.command()
 def version() -> None:
     """Print the version."""
     click.echo(_VERSION_TEXT)
+
+
+main.add_command(ctl)
 
 
 def _load_or_exit(config: Path, worker_id: str | None) -> Loaded:

@@ -42,17 +42,17 @@ class ProxyConnection(Managed):
     :param config: the item; a mapping is checked here.
     :raises ConfigError: it cannot be used.
 
-    :ivar config: the item as it was given.
+    :ivar config: the item as it was given; ``model``: the same, checked.
     :ivar asserts_identity: the router is told who the client is (anonymous-proxy); else only that a proxy joins.
     :ivar target: host, port and path for the WebSocket upgrade request; None for RawSocket.
     :ivar live: sessions that are joined; ``joined``: sessions joined ever; ``failures``: attempts that failed.
     :ivar refused: messages of this router that could not be passed on to their client.
     :ivar is_draining: no new login uses it, because its sessions are being sent away.
+    :ivar successor: what took its place when the configuration was changed: logins that are under way go on.
     """
 
     __slots__ = (
         "_fixed",
-        "_model",
         "_pauses",
         "_preferred",
         "_taken",
@@ -69,8 +69,10 @@ class ProxyConnection(Managed):
         "joined",
         "kind",
         "live",
+        "model",
         "params",
         "refused",
+        "successor",
         "target",
     )
 
@@ -81,21 +83,23 @@ class ProxyConnection(Managed):
     ) -> None:
         super().__init__(controller, f'connection "{connection_id}"')
         self.id = connection_id
-        self._model, self.config = checked(ConnectionConfig, config, controller.cbdir)
+        self.model: ConnectionConfig
+        self.model, self.config = checked(ConnectionConfig, config, controller.cbdir)
         # The router believes whatever an asserting proxy says of its clients.
-        self.asserts_identity = self._model.auth_mode == "anonymous-proxy"
-        transport = self._model.transport
+        self.asserts_identity = self.model.auth_mode == "anonymous-proxy"
+        transport = self.model.transport
         self.kind = CODEC_RS if transport.type == "rawsocket" else CODEC_WS
         self.target = transport.target if self.kind == CODEC_WS else None
         self.headers = dict(transport.headers)
-        self.dial_ms = self._model.timeouts.dial
-        self.join_ms = self._model.timeouts.join
-        self.goodbye_ms = self._model.timeouts.goodbye
+        self.dial_ms = self.model.timeouts.dial
+        self.join_ms = self.model.timeouts.join
+        self.goodbye_ms = self.model.timeouts.goodbye
         self.params = 0
         self.live = 0
         self.joined = 0
         self.failures = 0
         self.is_draining = False
+        self.successor: ProxyConnection | None = None
         self.refused = Tally(f"connection {connection_id}", controller.reactor)
         self._taken = None if transport.serializers is None else _numbers(*transport.serializers)
         self._preferred = _numbers(*(name for name in (transport.serializer,) if name is not None))
@@ -107,8 +111,8 @@ class ProxyConnection(Managed):
 
     def _start(self) -> "Deferred[None]":
         """Nothing is dialled before the first login."""
-        self.params = self.controller.plane.add_params(**_params(self.kind, self._model))
-        self._fixed = _literal(self._model)
+        self.params = self.controller.plane.add_params(**_params(self.kind, self.model))
+        self._fixed = _literal(self.model)
         return succeed(None)
 
     def marshal(self) -> dict[str, Any]:
@@ -122,8 +126,20 @@ class ProxyConnection(Managed):
         }
 
     @property
+    def latest(self) -> "ProxyConnection":
+        """Itself, or what has taken its place in the end."""
+        last: ProxyConnection = self
+        while last.successor is not None:
+            last = last.successor
+        if last is not self:
+            self.successor = last  # what was in between need not be kept
+        return last
+
+    @property
     def takes_logins(self) -> bool:
         """Whether new logins may use it."""
+        if self.successor is not None:
+            return self.latest.takes_logins
         return self.is_started and not self.is_draining
 
     # --- addresses ---
@@ -132,7 +148,7 @@ class ProxyConnection(Managed):
         """Addresses to dial, in the order to try them, as ``struct sockaddr_*`` octets; errback if there are none."""
         if self._fixed is not None:
             return succeed(self._fixed)
-        return self.controller.resolver.resolve(self._model.transport.endpoint).addCallback(_pack_all)
+        return self.controller.resolver.resolve(self.model.transport.endpoint).addCallback(_pack_all)
 
     # --- serializers ---
 
@@ -173,6 +189,11 @@ class ProxyConnection(Managed):
             return not ways
         now = self.controller.reactor.seconds()
         return self._is_paused(ANY, now) or all(self._is_paused(way, now) for way in ways)
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether it is left alone for now because it could not be reached at all."""
+        return bool(self._pauses) and self._is_paused(ANY, self.controller.reactor.seconds())
 
     def _is_paused(self, key: int, now: float) -> bool:
         pause = self._pauses.get(key)

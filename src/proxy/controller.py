@@ -4,106 +4,49 @@ Names of methods are those of the procedures of Crossbar.io's management API. Wh
 :mod:`proxy.errors`.
 """
 
-import os
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Literal
 
 from autobahn.wamp.types import ComponentConfig
-from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
 
 from proxy.addresses import Resolver
-from proxy.config import WorkerConfig
+from proxy.config.findings import render_value
 from proxy.connections import ProxyConnection
+from proxy.draining import DrainProcedures, Kind, Leaving, Pace, send_away
 from proxy.echo import EchoSession
-from proxy.errors import AlreadyRunning, NoSuchObject, NotRunning
+from proxy.errors import CannotStart, InUse, InvalidArgument, NoSuchObject
+from proxy.inventory import SessionProcedures
 from proxy.lifecycle import Managed, State
 from proxy.management.procedures import Caller, procedure
+from proxy.mapping import BackendMapping
+from proxy.options import extra_options
 from proxy.plane import DataPlane, Plane
+from proxy.registry import Registry
+from proxy.reloading import ReloadProcedures
 from proxy.routes import ProxyRoute, RouteTable
+from proxy.service_sessions import ServiceSessions
 from proxy.session_ids import SessionIds
+from proxy.session_states import SYSTEM_SHUTDOWN
 from proxy.sessions import FrontSession
 from proxy.threads import thread_count
 from proxy.transports import ProxyTransport
-from proxy.worker import WorkerController
+from proxy.webservices import WebServiceProcedures
 
-__all__ = ["ProxyController"]
+__all__ = ["ProxyController", "SessionsFate"]
 
-# Sessions that are told of the shutdown per turn of the reactor.
+# Sessions that are told per turn of the reactor, where all are told at once.
 SHUTDOWN_BATCH: Final = 500
 
-T = TypeVar("T", bound=Managed)
+ID_LENGTH_MAX: Final = 256
+# Objects that an error text names.
+NAMES_SHOWN: Final = 8
+
+SessionsFate = Literal["keep", "drain", "close"]
+"""What becomes of the sessions of something that is stopped: nothing; GOODBYE at a pace; GOODBYE to all at once."""
 
 
-class Registry(dict[str, T], Generic[T]):
-    """The objects of one kind that are in service, by ID.
-
-    :param kind: what error texts call one.
-    """
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-        self._starting: dict[str, T] = {}
-
-    def find(self, object_id: str) -> T:
-        """One of them.
-
-        :raises NoSuchObject: there is none with this ID.
-        """
-        found = self.get(object_id)
-        if found is None:
-            raise NoSuchObject(f'no {self.kind} "{object_id}"')
-        return found
-
-    def require_free(self, object_id: str) -> None:
-        """See that an ID is not taken.
-
-        :raises AlreadyRunning: it is, by something that runs, starts or stops.
-        """
-        there = self.get(object_id) or self._starting.get(object_id)
-        if there is not None:
-            state = "running" if there.state is State.STARTED else there.state.name.lower()
-            raise AlreadyRunning(f'{self.kind} "{object_id}" is already {state}')
-
-    def start(self, object_id: str, thing: T, caller: Caller | None) -> "Deferred[T]":
-        """Start something; it is in the registry once it is started.
-
-        :returns: fires with it; fails as :meth:`Managed.start` does.
-        """
-        self._starting[object_id] = thing
-
-        def has_started(_: None) -> T:
-            del self._starting[object_id]
-            self[object_id] = thing
-            return thing
-
-        def has_failed(failure: Failure) -> Failure:
-            del self._starting[object_id]
-            return failure
-
-        return thing.start(caller).addCallbacks(has_started, has_failed)
-
-    def stop(self, object_id: str, caller: Caller | None) -> "Deferred[T]":
-        """Stop one of them; it leaves the registry once it is stopped.
-
-        :returns: fires with it.
-        :raises NoSuchObject: there is none with this ID.
-        :raises NotRunning: it is about to start or to stop.
-        """
-        if object_id in self._starting:
-            raise NotRunning(f'{self.kind} "{object_id}" is still starting')
-        thing = self.find(object_id)
-        if thing.state is State.STOPPING:
-            raise NotRunning(f'{self.kind} "{object_id}" is stopping already')
-
-        def has_stopped(_: None) -> T:
-            self.pop(object_id, None)
-            return thing
-
-        return thing.stop(caller).addCallback(has_stopped)
-
-
-class ProxyController(WorkerController):
+class ProxyController(ReloadProcedures, WebServiceProcedures, SessionProcedures, DrainProcedures, BackendMapping):
     """Everything a proxy worker runs.
 
     :param config: as a node's worker has it, see :class:`proxy.process.NativeProcess`; None: it runs alone.
@@ -130,83 +73,24 @@ class ProxyController(WorkerController):
         public_key: str | None = None,
     ) -> None:
         super().__init__(config, reactor, personality, worker_id=worker_id, node_id=node_id)
-        self.plane: Any = plane or DataPlane(self.reactor, thread_count(config))
+        options = extra_options(config)
+        self.plane: Any = plane or DataPlane(self.reactor, thread_count(options.threads))
+        self._is_plane_started = False
         self.public_key = public_key
         # How long sessions may take to end at a shutdown, seconds.
-        self.shutdown_timeout = WorkerConfig.model_fields["shutdown_timeout"].default / 1000
+        self.shutdown_timeout = options.shutdown_timeout / 1000
         self.session_ids = SessionIds(self.plane)
         self.resolver = Resolver(self.reactor)
         self.routes = RouteTable()
         self.connections: Registry[ProxyConnection] = Registry("connection")
         self.transports: Registry[ProxyTransport] = Registry("transport")
-        # Stopped ones whose sessions stay: these are to hear of the worker's end, too.
-        self._retired: list[ProxyTransport] = []
+        self.service_sessions = ServiceSessions(self)
+        # These are to hear of the worker's end, too.
+        self.retired: list[ProxyTransport] = []
         self.is_stopping = False
         self.logs_sessions = True
         self._end: Deferred[bool] | None = None
         self._route_count = 0
-
-    @property
-    def identity(self) -> tuple[str, str | None]:
-        """The proxy's own authid towards routers, and the hex of its public key or None."""
-        return self.node_id, self.public_key
-
-    @property
-    def own_authextra(self) -> dict[str, Any]:
-        """What every client is told in WELCOME.Details.authextra; sessions add x_cb_proxy_peer."""
-        return {
-            "x_cb_proxy_node": self.node_id,
-            "x_cb_proxy_worker": self.worker_id,
-            "x_cb_proxy_pid": os.getpid(),
-        }
-
-    def on_node_key(self, public_key: str) -> None:
-        """See :class:`WorkerController`."""
-        self.public_key = public_key
-
-    def boot(self, config: WorkerConfig) -> "Deferred[None]":
-        """Start what the configuration names: connections, routes, transports, in this order.
-
-        :returns: fires when all is started; fails with the ProxyError of the first that cannot be: what is started by
-            then stays so.
-        """
-        done: Deferred[None] = self._boot(config)
-        return done
-
-    @inlineCallbacks
-    def _boot(self, config: WorkerConfig) -> Any:
-        for connection_id, connection in config.connections.items():
-            yield self.start_proxy_connection(connection_id, connection)
-        for realm, roles in config.routes.items():
-            if roles:
-                yield self.start_proxy_realm_route(realm, roles)
-        for transport in config.transports:
-            yield self.start_proxy_transport(transport.id, transport)
-
-    # --- what a login asks ---
-
-    def has_realm(self, realm: str) -> bool:
-        """Whether a started route is for this realm, for any role."""
-        return self.routes.has_realm(realm)
-
-    def has_role(self, realm: str, authrole: str) -> bool:
-        """Whether a started route is for this realm and role."""
-        return self.routes.has_role(realm, authrole)
-
-    def pick(self, realm: str, role: str, serializer: int) -> list[ProxyConnection]:
-        """The connections to try for one login, in order.
-
-        :raises NoSuchRealm, NoSuchRole: as :meth:`RouteTable.pick`.
-        """
-        connections = self.connections
-
-        def is_usable(connection_id: str) -> bool:
-            connection = connections.get(connection_id)
-            return connection is not None and connection.takes_logins and not connection.is_down(serializer)
-
-        ids = self.routes.pick(realm, role, is_usable)
-        found = [connections.get(connection_id) for connection_id in ids]
-        return [connection for connection in found if connection is not None and connection.takes_logins]
 
     # --- connections ---
 
@@ -233,19 +117,43 @@ class ProxyController(WorkerController):
         :returns: fires with the connection.
         :raises AlreadyRunning: the id is taken.
         :raises InvalidConfiguration: the configuration cannot be used.
+        :raises InvalidArgument: the id is empty or too long.
+        :raises CannotStart: the worker is shutting down.
         """
+        self._require_going_on("connection")
+        _require_id("connection", connection_id)
         self.connections.require_free(connection_id)
         connection = ProxyConnection(self, connection_id, config)
         return self.connections.start(connection_id, connection, details).addCallback(_marshal)
 
     @procedure
-    def stop_proxy_connection(self, connection_id: str, details: Caller | None = None) -> "Deferred[dict[str, Any]]":
-        """Take a connection out of service at once: routes that name it go on without. Joined sessions stay.
+    def stop_proxy_connection(
+        self,
+        connection_id: str,
+        force: bool = False,
+        sessions: SessionsFate = "keep",
+        details: Caller | None = None,
+    ) -> "Deferred[dict[str, Any]]":
+        """Take a connection out of service: at once for new logins, those that are under way included.
 
+        :param force: even if routes name it: they go on without it.
+        :param sessions: what becomes of the sessions over it: keep, drain (50 per second), close.
         :returns: fires with the connection.
         :raises NoSuchObject: there is none with this id.
+        :raises NotRunning: it is about to start or to stop.
+        :raises InUse: routes name it, and not force.
         """
-        return self.connections.stop(connection_id, details).addCallback(_marshal)
+        connection = self.connections.require_stoppable(connection_id)
+        using = [f'"{route.id}" of realm "{route.realm}"' for route in self.routes.using(connection_id)]
+        if using and not force:
+            raise InUse(f'connection "{connection_id}" is used by {_some("route", using)}; stop them first, or force')
+
+        def has_stopped(_: ProxyConnection) -> dict[str, Any]:
+            self.service_sessions.review()
+            self._part("connection", {"id": connection_id}, self.sessions_of("connection", connection_id), sessions)
+            return connection.marshal()
+
+        return self.connections.stop(connection_id, details).addCallback(has_stopped)
 
     # --- routes ---
 
@@ -266,9 +174,7 @@ class ProxyController(WorkerController):
         return [route.marshal() for route in routes]
 
     @procedure
-    def get_proxy_realm_route(
-        self, realm_name: str, route_id: str, details: Caller | None = None
-    ) -> dict[str, Any]:
+    def get_proxy_realm_route(self, realm_name: str, route_id: str, details: Caller | None = None) -> dict[str, Any]:
         """One route as :meth:`ProxyRoute.marshal` shows it.
 
         :raises NoSuchObject: there is no such realm or route.
@@ -283,13 +189,15 @@ class ProxyController(WorkerController):
 
         :param config: role -> id of a connection, or a list of them that take turns.
         :returns: fires with the route.
-        :raises InvalidConfiguration: no role, or something that is not an id.
-        :raises NoSuchObject: a connection that does not exist.
+        :raises InvalidConfiguration: no realm, no role, or something that is not an id.
+        :raises NoSuchObject: a connection that does not exist, or is about to stop.
+        :raises CannotStart: the worker is shutting down.
         """
+        self._require_going_on("route")
         route = ProxyRoute(self, realm_name, f"route{self._route_count:03d}", config)
-        for ids in route.roles.values():
-            for connection_id in ids:
-                self.connections.find(connection_id)
+        for connection_id in route.connection_ids:
+            if not self.connections.find(connection_id).is_started:
+                raise NoSuchObject(f'connection "{connection_id}" is about to stop')
         self._route_count += 1
 
         def has_started(_: None) -> dict[str, Any]:
@@ -300,16 +208,26 @@ class ProxyController(WorkerController):
 
     @procedure
     def stop_proxy_realm_route(
-        self, realm_name: str, route_id: str, details: Caller | None = None
+        self, realm_name: str, route_id: str, sessions: SessionsFate = "keep", details: Caller | None = None
     ) -> "Deferred[dict[str, Any]]":
-        """Take a route out of service at once. Sessions that came by it stay.
+        """Take a route out of service: at once for new logins, those that are under way included.
 
+        :param sessions: what becomes of the sessions that no other route leads to, by realm, role and connection: keep,
+            drain (50 per second; publishes on_proxy_route_draining and on_proxy_route_drained), close.
         :returns: fires with the route.
         :raises NoSuchObject: there is no such realm or route.
         """
         route = self._route(realm_name, route_id)
         self.routes.remove(route)
-        return route.stop(details).addCallback(lambda _: route.marshal())
+        self.service_sessions.review()
+
+        def has_stopped(_: None) -> dict[str, Any]:
+            uses = set(self.routes.stranded(route))
+            stranded = [session for session in self.joined_sessions() if session.use in uses] if uses else []
+            self._part("route", {"realm": realm_name, "id": route_id}, stranded, sessions)
+            return route.marshal()
+
+        return route.stop(details).addCallback(has_stopped)
 
     def _route(self, realm: str, route_id: str) -> ProxyRoute:
         route = self.routes.get(realm, route_id)
@@ -343,24 +261,71 @@ class ProxyController(WorkerController):
         :raises AlreadyRunning: the id is taken.
         :raises InvalidConfiguration: the configuration cannot be used.
         :raises CannotListen: the address cannot be listened on.
+        :raises InvalidArgument: the id is empty or too long.
+        :raises CannotStart: the worker is shutting down.
         """
+        self._require_going_on("transport")
+        _require_id("transport", transport_id)
         self.transports.require_free(transport_id)
         transport = ProxyTransport(self, transport_id, config)
-        return self.transports.start(transport_id, transport, details).addCallback(_marshal)
+
+        def has_started(_: ProxyTransport) -> dict[str, Any]:
+            if self.is_stopping:
+                # Its address was looked up while the shutdown began.
+                self.transports.stop(transport_id, details)
+                self._require_going_on("transport")
+            return transport.marshal()
+
+        return self.transports.start(transport_id, transport, details).addCallback(has_started)
 
     @procedure
-    def stop_proxy_transport(self, transport_id: str, details: Caller | None = None) -> "Deferred[dict[str, Any]]":
-        """Stop listening. Sessions that came through it stay.
+    def stop_proxy_transport(
+        self, transport_id: str, sessions: SessionsFate = "keep", details: Caller | None = None
+    ) -> "Deferred[dict[str, Any]]":
+        """Stop listening, and close the connections on which nobody has logged in.
 
+        :param sessions: what becomes of the sessions that came through it: keep (logins that are under way come to
+            their end, too), drain (50 per second), close.
         :returns: fires with the transport once nothing is accepted any more.
         :raises NoSuchObject: there is none with this id.
+        :raises NotRunning: it is about to start or to stop.
         """
 
         def has_stopped(transport: ProxyTransport) -> dict[str, Any]:
-            self._retired = [*(other for other in self._retired if other.sessions), transport]
+            self.retired = [*(other for other in self.retired if not other.is_forgotten), transport]
+            transport.turn_away(even_under_way=sessions != "keep")
+            self._part("transport", {"id": transport_id}, self.sessions_of("transport", transport_id), sessions)
             return transport.marshal()
 
         return self.transports.stop(transport_id, details).addCallback(has_stopped)
+
+    # --- what all of them have in common ---
+
+    def on_out_of_service(self) -> None:
+        """See :class:`DrainProcedures`."""
+        self.service_sessions.review()
+
+    def _require_going_on(self, kind: str) -> None:
+        if self.is_stopping:
+            raise CannotStart(f"the {kind} is not started: the worker is shutting down")
+
+    def _part(self, kind: Kind, names: dict[str, str], sessions: Sequence[Leaving], fate: SessionsFate) -> None:
+        """See to the sessions of something that has been stopped."""
+        if self.is_stopping:
+            return  # they are told of that
+        if fate == "close":
+            self._dismiss(sessions, SYSTEM_SHUTDOWN)
+        elif fate == "drain":
+            before = self.drains.get(kind, *names.values())
+            self.drains.start(kind, names, sessions, Pace() if before is None else before.pace)
+
+    def _dismiss(self, sessions: Sequence[Leaving], reason: str) -> None:
+        batch, rest = sessions[:SHUTDOWN_BATCH], sessions[SHUTDOWN_BATCH:]
+        for session in batch:
+            if session.is_joined:
+                send_away(session, reason)
+        if rest:
+            self.reactor.callLater(0, self._dismiss, rest, reason)
 
     # --- the end ---
 
@@ -376,31 +341,41 @@ class ProxyController(WorkerController):
         done: Deferred[bool] = Deferred()
         self._end = done
         timer = self.reactor.callLater(timeout, done.callback, False)
+        services = self.service_sessions.close()
 
-        def all_gone() -> None:
-            if timer.active():
+        def check(_: None = None) -> None:
+            if self.plane.is_idle and services.called and timer.active():
                 timer.cancel()
                 done.callback(True)
 
-        self.plane.on_idle = all_gone
+        self.plane.on_idle = check
+        services.addCallback(check)
+        self.drains.cancel_all()
         sessions: list[FrontSession | EchoSession] = []
-        for transport in [*self.transports.values(), *self._retired]:
+        for transport in self.all_transports():
             sessions.extend(transport.sessions.values())
+            transport.settle()
             if transport.state is State.STARTED:
                 transport.stop()
         self.transports.clear()
-        self._retired.clear()
-        self._dismiss(sessions)
-        if self.plane.is_idle:
-            all_gone()
+        self.retired.clear()
+        self._shut_down(sessions)
+        check()
         return _follow(done)
 
     def before_end(self) -> "Deferred[Any]":
         """See :class:`WorkerController`."""
         return self.shut_down(self.shutdown_timeout)
 
+    def prepare(self) -> None:
+        """See :class:`WorkerController`. Where nobody else has started the data plane, it is started now."""
+        self.start_plane()
+
     def start_plane(self) -> None:
-        """Start the data plane, for as long as the reactor runs; before it ends, sessions are told."""
+        """Start the data plane, for as long as the reactor runs; before it ends, sessions are told. Idempotent."""
+        if self._is_plane_started:
+            return
+        self._is_plane_started = True
         self.plane.start()
         self.reactor.addSystemEventTrigger("before", "shutdown", self.before_end)
         self.reactor.addSystemEventTrigger("during", "shutdown", self._stop_plane)
@@ -410,12 +385,12 @@ class ProxyController(WorkerController):
             transport.release()
         self.plane.stop()
 
-    def _dismiss(self, sessions: list[FrontSession | EchoSession]) -> None:
+    def _shut_down(self, sessions: "list[FrontSession | EchoSession]") -> None:
         batch, rest = sessions[:SHUTDOWN_BATCH], sessions[SHUTDOWN_BATCH:]
         for session in batch:
             session.shut_down()
         if rest:
-            self.reactor.callLater(0, self._dismiss, rest)
+            self.reactor.callLater(0, self._shut_down, rest)
 
 
 def _marshal(thing: Managed) -> dict[str, Any]:
@@ -432,3 +407,16 @@ def _follow(done: "Deferred[bool]") -> "Deferred[bool]":
 
     done.addCallback(pass_on)
     return other
+
+
+def _require_id(kind: str, object_id: str) -> None:
+    if not 0 < len(object_id) <= ID_LENGTH_MAX:
+        shown = render_value(object_id, ("id",))
+        raise InvalidArgument(f"{kind}_id: {shown}: expected 1 to {ID_LENGTH_MAX} characters")
+
+
+def _some(kind: str, names: list[str]) -> str:
+    """Some of many, for an error text."""
+    shown = ", ".join(names[:NAMES_SHOWN])
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{kind}{'s' if len(names) > 1 else ''} {shown}{more}"

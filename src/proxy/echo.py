@@ -24,6 +24,11 @@ class EchoSession:
 
     __slots__ = ("conn", "plane", "transport")
 
+    front_sid = 0
+    """There is no WAMP in it."""
+    is_joined = True
+    """As long as it is there, it is in use."""
+
     def __init__(self, transport: "ProxyTransport", conn: int) -> None:
         self.transport = transport
         self.plane = transport.plane
@@ -52,6 +57,10 @@ class EchoSession:
     def crashed(self) -> None:
         """Something went wrong in here."""
         self.plane.abort(self.conn)
+
+    def dismiss(self, reason: str, message: str | None = None) -> None:
+        """Its transport is stopped or drained. Without WAMP nobody can be told the reason."""
+        self.shut_down()
 
     def shut_down(self) -> None:
         """The worker ends."""

@@ -3,7 +3,7 @@
 Crossbar.io's callers compare error URIs literally, so every failure that reaches a caller is one of these classes.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ProxyError(Exception):
@@ -11,13 +11,15 @@ class ProxyError(Exception):
 
     :ivar uri: the URI that a caller over WAMP gets.
     :ivar message: one line for people. Never holds a secret.
+    :ivar details: more of it for programs: keyword arguments of the WAMP error. Hold no secret either.
     """
 
     uri: ClassVar[str] = "wamp.error.runtime_error"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
         self.message = message
+        self.details = details
 
 
 class InvalidConfiguration(ProxyError):
@@ -66,3 +68,33 @@ class FeatureUnavailable(ProxyError):
     """This platform or build does not have the feature."""
 
     uri = "crossbar.error.feature_unavailable"
+
+
+class OperationFailed(ProxyError):
+    """The operating system refuses what was asked for."""
+
+    uri = "crossbar.error.runtime_error"
+
+
+class AlreadyStarted(ProxyError):
+    """The service is started, starting, or about to stop."""
+
+    uri = "crossbar.error.already_started"
+
+
+class NotStarted(ProxyError):
+    """The service is not started."""
+
+    uri = "crossbar.error.not_started"
+
+
+class InvalidService(ProxyError):
+    """The configuration of a web service names no type. The URI is Crossbar.io's, which has no ``error`` in it."""
+
+    uri = "crossbar.invalid_argument"
+
+
+class InUse(ProxyError):
+    """Something else needs what was to be stopped."""
+
+    uri = "crossbar.error.object_in_use"

@@ -6,6 +6,7 @@ router about the client is not sent back to the client.
 
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from proxy.auth import Accept
@@ -21,7 +22,15 @@ from proxy.messages import (
 )
 from proxy.plane import CODEC_WS
 
-__all__ = ["AGENT", "backend_hello", "forwarded_headers", "front_welcome", "leave_taking", "transport_details"]
+__all__ = [
+    "AGENT",
+    "backend_hello",
+    "encoded_goodbye",
+    "forwarded_headers",
+    "front_welcome",
+    "leave_taking",
+    "transport_details",
+]
 
 AGENT: Final = "wamp-proxy"
 
@@ -209,6 +218,16 @@ def front_welcome(
         # Some routers leave out what they think is known.
         details.setdefault(key, getattr(accept, key))
     return details
+
+
+@lru_cache(maxsize=64)
+def encoded_goodbye(serializer: int, reason: str, message: str | None = None) -> bytes:
+    """A GOODBYE of our own, encoded: there are few different ones, and a shutdown sends one of them to everybody.
+
+    :param reason: URI.
+    :param message: text for people, sent as ``Details.message``.
+    """
+    return encode(serializer, goodbye(reason, message))
 
 
 def leave_taking(source: int, target: int, octets: bytes, message: list[Any]) -> bytes:

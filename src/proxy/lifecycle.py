@@ -154,13 +154,18 @@ class Managed(Lifecycle):
         """Take it out of service: at once for new logins. Sessions that are joined stay.
 
         :param caller: who asked for it.
-        :returns: fires when it is stopped.
+        :returns: fires when it is stopped; fails when it cannot be, and then it has failed, and may be stopped again.
         :raises InvalidTransition: it is not in service.
         """
         self.enter(State.STOPPING)
         self._announce("stopping", caller)
         done: Deferred[None] = maybeDeferred(self._stop)
-        return done.addCallback(self._has_stopped, caller)
+        return done.addCallbacks(self._has_stopped, self._cannot_stop, callbackArgs=(caller,))
+
+    def _cannot_stop(self, failure: Failure) -> Failure:
+        """It may be tried again."""
+        self.enter(State.FAILED)
+        return failure
 
     def _has_stopped(self, _: None, caller: "Caller | None") -> None:
         self.enter(State.STOPPED)

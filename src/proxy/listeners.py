@@ -5,11 +5,12 @@ All options that accepted sockets inherit on Linux are set on the listener, once
 
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,15 @@ from typing import Any, Final
 from proxy.config import TcpEndpoint, UnixEndpoint
 from proxy.errors import CannotListen
 
-__all__ = ["open_listener", "release_unix", "unix_identity"]
+__all__ = [
+    "adopt_listener",
+    "is_at",
+    "open_listener",
+    "open_unix_listener",
+    "release_unix",
+    "stir_listener",
+    "unix_identity",
+]
 
 KEEPALIVE_IDLE_SECONDS: Final = 60
 KEEPALIVE_INTERVAL_SECONDS: Final = 15
@@ -32,17 +41,82 @@ Identity = tuple[int, int]
 """Device and inode of a socket file."""
 
 
-def open_listener(endpoint: TcpEndpoint | UnixEndpoint, *, nodelay: bool = True) -> socket.socket:
+def open_listener(
+    endpoint: TcpEndpoint | UnixEndpoint, *, nodelay: bool = True, beside: Iterable[socket.socket] = ()
+) -> socket.socket:
     """Make a listening socket.
 
     :param endpoint: of a listening transport.
     :param nodelay: TCP_NODELAY for the accepted connections.
+    :param beside: listening sockets of this process that are about to be closed: where the addresses overlap, as those
+        of one interface and of all of them do, the new one may be opened before they are closed.
     :returns: bound, listening, non-blocking, not inherited by child processes. The caller owns it.
     :raises CannotListen: with a text that names the address and what is wrong with it.
     """
     if isinstance(endpoint, UnixEndpoint):
         return _open_unix(endpoint)
-    return _open_tcp(endpoint, nodelay)
+    others = [other for other in beside if other.family in (socket.AF_INET, socket.AF_INET6)]
+    if not others:
+        return _open_tcp(endpoint, nodelay)
+    with _all_shared(others):
+        listener = _open_tcp(endpoint.model_copy(update={"shared": True}), nodelay)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(endpoint.shared))
+    return listener
+
+
+def open_unix_listener(endpoint: UnixEndpoint, mode: int) -> socket.socket:
+    """Make a listening Unix socket whose file has this mode, whatever the umask, before anybody can connect.
+
+    :param endpoint: where.
+    :param mode: bits of the file's mode. Connecting takes the right to write.
+    :returns: as :func:`open_listener`.
+    :raises CannotListen: likewise.
+    """
+    return _open_unix(endpoint, mode)
+
+
+def adopt_listener(listener: socket.socket, endpoint: TcpEndpoint | UnixEndpoint, *, nodelay: bool = True) -> None:
+    """Set the options of an endpoint on a socket that listens at its address already.
+
+    :param listener: see :func:`is_at`.
+    :param endpoint: of a listening transport.
+    :param nodelay: TCP_NODELAY for the connections that are accepted from now on.
+    :raises OSError: the system refuses.
+    """
+    if isinstance(endpoint, TcpEndpoint):
+        _set_tcp_options(listener, endpoint, nodelay)
+    listener.listen(endpoint.backlog)
+
+
+def stir_listener(listener: socket.socket) -> None:
+    """Have whoever waits for clients at a socket look at it once more, by being one for a moment.
+
+    Each client wakes one of those who wait. One that came while a descriptor of the socket was about to be closed may
+    have woken somebody who then left, and would wait until the next client comes.
+    """
+    with socket.socket(listener.family, listener.type) as client:
+        client.setblocking(False)
+        try:
+            client.connect(listener.getsockname())
+        except OSError:
+            pass  # under way, or so many wait already that the next one comes soon
+
+
+def is_at(listener: socket.socket, endpoint: TcpEndpoint | UnixEndpoint) -> bool:
+    """Whether a socket listens where an endpoint is to be.
+
+    :param listener: listening.
+    :param endpoint: one whose interface is a literal address, where it has one. Port 0 is any port.
+    """
+    name = listener.getsockname()
+    if isinstance(endpoint, UnixEndpoint):
+        path = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
+        return listener.family == socket.AF_UNIX and path == endpoint.path
+    if listener.family != (socket.AF_INET6 if endpoint.version == 6 else socket.AF_INET):
+        return False
+    first, last = endpoint.portrange or (endpoint.port or 0, endpoint.port or 65535)
+    everywhere = "::" if endpoint.version == 6 else "0.0.0.0"
+    return first <= name[1] <= last and _literal(name[0]) == _literal(_host(endpoint) or everywhere)
 
 
 # --- TCP ---------------------------------------------------------------------------------------------------------
@@ -58,6 +132,9 @@ def _open_tcp(endpoint: TcpEndpoint, nodelay: bool) -> socket.socket:
         family, address = _tcp_address(endpoint, port, name)
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
+            if endpoint.version == 6:
+                # Else a version 6 transport would take the port from a version 4 one, depending on a sysctl.
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             _set_tcp_options(listener, endpoint, nodelay)
             listener.bind(address)
             listener.listen(endpoint.backlog)
@@ -80,7 +157,7 @@ def _tcp_name(endpoint: TcpEndpoint, port: int) -> str:
 
 def _tcp_address(endpoint: TcpEndpoint, port: int, name: str) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
     family = socket.AF_INET6 if endpoint.version == 6 else socket.AF_INET
-    host = (endpoint.interface or "").strip().removeprefix("[").removesuffix("]") or None
+    host = _host(endpoint)
     try:
         # A name is looked up in place: this happens once, before the transport exists, and takes localhost, mostly.
         found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
@@ -90,21 +167,41 @@ def _tcp_address(endpoint: TcpEndpoint, port: int, name: str) -> tuple[socket.Ad
     return family, found[0][4]
 
 
+def _host(endpoint: TcpEndpoint) -> str | None:
+    return (endpoint.interface or "").strip().removeprefix("[").removesuffix("]") or None
+
+
+def _literal(host: str) -> object:
+    """Something that compares as addresses do, however they are written; the name itself where it is no address."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return host
+
+
+@contextmanager
+def _all_shared(listeners: list[socket.socket]) -> Iterator[None]:
+    """Let others bind to these sockets' ports for as long as it takes."""
+    before = [(item, item.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)) for item in listeners]
+    try:
+        for item in listeners:
+            item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield
+    finally:
+        for item, value in before:
+            item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, value)
+
+
 def _set_tcp_options(listener: socket.socket, endpoint: TcpEndpoint, nodelay: bool) -> None:
     tcp = socket.IPPROTO_TCP
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart must not wait for TIME_WAIT
-    if endpoint.shared:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if endpoint.version == 6:
-        # Else a version 6 transport would take the port from a version 4 one, depending on a sysctl.
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(endpoint.shared))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(tcp, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
     listener.setsockopt(tcp, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
     listener.setsockopt(tcp, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
     listener.setsockopt(tcp, socket.TCP_NODELAY, int(nodelay))
-    if endpoint.user_timeout:
-        listener.setsockopt(tcp, socket.TCP_USER_TIMEOUT, endpoint.user_timeout)
+    listener.setsockopt(tcp, socket.TCP_USER_TIMEOUT, endpoint.user_timeout or 0)
 
 
 def _reason(error: OSError, port: int) -> str:
@@ -120,14 +217,18 @@ def _reason(error: OSError, port: int) -> str:
 # --- Unix sockets ------------------------------------------------------------------------------------------------
 
 
-def _open_unix(endpoint: UnixEndpoint) -> socket.socket:
+def _open_unix(endpoint: UnixEndpoint, mode: int | None = None) -> socket.socket:
     path = endpoint.path
     name = f"unix socket {path!r}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _locked_folder(path, name):
             _remove_stale(path, name)
+            if mode is not None:
+                os.fchmod(listener.fileno(), mode)  # bind() makes the file with it, less the umask
             listener.bind(path)
+            if mode is not None and not path.startswith("\0"):
+                os.chmod(path, mode)  # nobody can connect yet: it does not listen
             # Within the lock: a socket that is bound and does not listen yet looks stale to everybody else.
             listener.listen(endpoint.backlog)
         listener.setblocking(False)

@@ -47,6 +47,7 @@ __all__ = [
     "decode",
     "encode",
     "goodbye",
+    "is_uri",
     "shorten",
     "type_name",
 ]
@@ -334,7 +335,7 @@ def type_name(code: int) -> str:
         return f"type {shorten(code)}"
 
 
-def _is_uri(value: object) -> bool:
+def is_uri(value: object) -> bool:
     """Loose URI check ("URIs": no white space, no "#", no empty component)."""
     return type(value) is str and len(value) <= _URI_LENGTH_MAX and _LOOSE_URI.fullmatch(value) is not None
 
@@ -353,7 +354,7 @@ def _dict(value: object, name: str) -> dict[str, Any]:
 
 
 def _uri(value: object, name: str) -> str:
-    if not _is_uri(value):
+    if not is_uri(value):
         raise MessageError(f"{name} must be a URI, got {shorten(value)}")
     assert isinstance(value, str)
     return value

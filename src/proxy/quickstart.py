@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 REALM = "realm1"
 ROUTER_SECONDS = {"xconn": 30.0, "crossbar": 90.0}
 PROXY_SECONDS = 30.0
+MANAGEMENT = "ctl.sock"
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -126,7 +128,7 @@ class _Quickstart:
         except DemoError as error:
             self._explain(str(error))
         if not self._settings.once:
-            _say_how_to_connect(alice.url, bob.url)
+            _say_how_to_connect(alice.url, bob.url, self._folder / MANAGEMENT)
 
     def _explain(self, text: str) -> NoReturn:
         """Fail with what the children said last: the reason is usually there."""
@@ -227,6 +229,7 @@ def _proxy_config(connection: dict[str, Any], host: str, ws_port: int, rawsocket
     address: dict[str, Any] = {"type": "tcp", "interface": host, "version": 6 if ":" in host else 4}
     return {
         "type": "proxy",
+        "management": {"path": MANAGEMENT},
         "connections": {"router": connection},
         "routes": {REALM: {"anonymous": "router"}},
         "transports": [
@@ -318,11 +321,9 @@ def _mark(symbol: str, plain: str) -> str:
     return symbol if "utf" in (getattr(sys.stdout, "encoding", "") or "").lower() else plain
 
 
-def _say_how_to_connect(websocket: str, rawsocket: str) -> None:
+def _say_how_to_connect(websocket: str, rawsocket: str, management: Path) -> None:
     from proxy.demo import PROCEDURE
 
-    wamp = Path(sys.executable).with_name("wamp")
-    command = str(wamp) if wamp.exists() else "wamp"
     _say(
         f"""
   {click.style("Connect your own clients", bold=True)}
@@ -331,5 +332,14 @@ def _say_how_to_connect(websocket: str, rawsocket: str) -> None:
     realm      {REALM}, no login; JSON, MessagePack or CBOR on both
 
   {click.style("Or call alice from another terminal", bold=True)}
-    {command} --url {websocket} --realm {REALM} call {PROCEDURE} 2 3"""
+    {_command("wamp")} --url {websocket} --realm {REALM} call {PROCEDURE} 2 3
+
+  {click.style("Or look into the proxy (watch, drain, kill, ...)", bold=True)}
+    {_command("wamp-proxy")} ctl --socket {shlex.quote(str(management))} sessions"""
     )
+
+
+def _command(name: str) -> str:
+    """How to call a program that was installed with this one."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else name

@@ -1,15 +1,17 @@
 """Which connections serve a realm and role, and whose turn it is."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from proxy.config.findings import render_value
 from proxy.errors import InvalidConfiguration
 from proxy.lifecycle import Managed
 
 if TYPE_CHECKING:
     from proxy.controller import ProxyController
 
-__all__ = ["NoSuchRealm", "NoSuchRole", "ProxyRoute", "RouteTable"]
+__all__ = ["NoSuchRealm", "NoSuchRole", "ProxyRoute", "RouteTable", "RouteUse"]
 
 
 class NoSuchRealm(LookupError):
@@ -27,7 +29,7 @@ class ProxyRoute(Managed):
     :param realm_name: realm name.
     :param route_id: ``route%03d``, unique in the worker.
     :param config: role -> connection id, or a list of them that take turns.
-    :raises InvalidConfiguration: no role, or something that is not an id.
+    :raises InvalidConfiguration: no realm, no role, or something that is not an id.
 
     :ivar config: as it was given.
     :ivar roles: role -> connection ids, at least one each.
@@ -42,6 +44,8 @@ class ProxyRoute(Managed):
         self, controller: "ProxyController", realm_name: str, route_id: str, config: Mapping[str, Any]
     ) -> None:
         super().__init__(controller, f'route "{route_id}" of realm "{realm_name}"')
+        if not realm_name:
+            raise InvalidConfiguration("route: expected the name of a realm, got an empty string")
         self.realm = realm_name
         self.id = route_id
         self.roles = _roles(realm_name, config)
@@ -49,6 +53,11 @@ class ProxyRoute(Managed):
             role: list(ids) if isinstance(ids, (list, tuple)) else ids for role, ids in config.items()
         }
         self.joined = 0
+
+    @property
+    def connection_ids(self) -> frozenset[str]:
+        """All connections that it names."""
+        return frozenset(connection_id for ids in self.roles.values() for connection_id in ids)
 
     def has_role(self, role_name: str) -> bool:
         """Whether the route is for this role, too."""
@@ -73,29 +82,51 @@ class ProxyRoute(Managed):
 def _roles(realm: str, config: Any) -> dict[str, tuple[str, ...]]:
     where = f'route of realm "{realm}"'
     if not isinstance(config, Mapping):
-        raise InvalidConfiguration(f"{where}: {config!r}: expected a mapping of roles to connection ids")
+        shown = render_value(config, ())
+        raise InvalidConfiguration(f"{where}: {shown}: expected a mapping of roles to connection ids")
     if not config:
         raise InvalidConfiguration(f"{where}: expected at least one role, got none")
     roles: dict[str, tuple[str, ...]] = {}
     for role, value in config.items():
         if not isinstance(role, str) or not role:
-            raise InvalidConfiguration(f"{where}, role {role!r}: expected a string that is not empty")
+            raise InvalidConfiguration(f"{where}, role {render_value(role, ())}: expected a string that is not empty")
         ids = (value,) if isinstance(value, str) else value
         if not isinstance(ids, (list, tuple)) or not ids or not all(isinstance(item, str) and item for item in ids):
             raise InvalidConfiguration(
-                f'{where}, role "{role}": {value!r}: expected the id of a connection or a list of them'
+                f'{where}, role "{role}": {render_value(value, ())}: expected the id of a connection or a list of them'
             )
         roles[role] = tuple(dict.fromkeys(ids))
     return roles
 
 
+class RouteUse:
+    """The sessions of one realm and role that are joined over one connection. They share this object.
+
+    :ivar role: the role that chose the route; what a router calls the session's role may be another one.
+    :ivar connection_id: id of the connection.
+    :ivar live: how many there are.
+    """
+
+    __slots__ = ("connection_id", "live", "realm", "role")
+
+    def __init__(self, realm: str, role: str, connection_id: str) -> None:
+        self.realm = realm
+        self.role = role
+        self.connection_id = connection_id
+        self.live = 0
+
+
 class _Turns:
-    """The connections of one (realm, role) over all its routes, and the index of the next one."""
+    """The connections of one (realm, role) over all its routes, and the index of the next one.
 
-    __slots__ = ("ids", "turn")
+    :param routes: by connection id: the routes that name it.
+    """
 
-    def __init__(self, ids: tuple[str, ...]) -> None:
-        self.ids = ids
+    __slots__ = ("ids", "routes", "turn")
+
+    def __init__(self, routes: dict[str, list[ProxyRoute]]) -> None:
+        self.ids = tuple(routes)
+        self.routes = routes
         self.turn = 0
 
 
@@ -109,6 +140,7 @@ class RouteTable:
     def __init__(self) -> None:
         self._routes: dict[str, dict[str, ProxyRoute]] = {}
         self._turns: dict[str, dict[str, _Turns]] = {}
+        self._uses: dict[tuple[str, str, str], RouteUse] = {}
 
     def add(self, route: ProxyRoute) -> None:
         """Put a started route into service."""
@@ -127,20 +159,20 @@ class RouteTable:
         self._rebuild(route.realm)
 
     def _rebuild(self, realm: str) -> None:
-        merged: dict[str, dict[str, None]] = {}
+        merged: dict[str, dict[str, list[ProxyRoute]]] = {}
         for route in self._routes.get(realm, {}).values():
             for role, connection_ids in route.roles.items():
-                merged.setdefault(role, {}).update(dict.fromkeys(connection_ids))
+                for connection_id in connection_ids:
+                    merged.setdefault(role, {}).setdefault(connection_id, []).append(route)
         if not merged:
             self._turns.pop(realm, None)
             return
         old = self._turns.get(realm, {})
-        fresh: dict[str, _Turns] = {}
-        for role, names in merged.items():
-            ids = tuple(names)
-            turns = old.get(role)
+        fresh = {role: _Turns(routes) for role, routes in merged.items()}
+        for role, turns in fresh.items():
             # An untouched role keeps its turn: adding a route elsewhere must not bunch logins on the first connection.
-            fresh[role] = turns if turns is not None and turns.ids == ids else _Turns(ids)
+            if role in old and old[role].ids == turns.ids:
+                turns.turn = old[role].turn
         self._turns[realm] = fresh
 
     def has_realm(self, realm: str) -> bool:
@@ -178,6 +210,21 @@ class RouteTable:
         turns.turn = (turn + 1) % count
         return ids[turn:] + ids[:turn]
 
+    def peek(self, realm: str, role: str) -> str | None:
+        """The connection whose turn it is, which stays so; None where :meth:`pick` would find nothing."""
+        turns = self._turns.get(realm, {}).get(role)
+        return turns.ids[turns.turn] if turns is not None else None
+
+    def connection_ids(self, realm: str, role: str) -> tuple[str, ...]:
+        """The connections that a realm and role lead to; empty if there are none."""
+        turns = self._turns.get(realm, {}).get(role)
+        return turns.ids if turns is not None else ()
+
+    def naming(self, realm: str, role: str, connection_id: str) -> list[ProxyRoute]:
+        """The routes that lead a realm and role to a connection."""
+        turns = self._turns.get(realm, {}).get(role)
+        return turns.routes.get(connection_id, []) if turns is not None else []
+
     def realms(self) -> list[str]:
         """Names of all realms that have a route, sorted."""
         return sorted(self._routes)
@@ -196,3 +243,45 @@ class RouteTable:
             for route in routes.values():
                 if any(connection_id in ids for ids in route.roles.values()):
                     yield route
+
+    # --- the sessions that came by them ---
+
+    def enter(self, realm: str, role: str, connection_id: str) -> RouteUse | None:
+        """Count in a session that has joined.
+
+        :returns: what leave() takes; None: no route leads there any more.
+        """
+        routes = self.naming(realm, role, connection_id)
+        if not routes:
+            return None
+        for route in routes:
+            route.joined += 1
+        key = realm, role, connection_id
+        use = self._uses.get(key)
+        if use is None:
+            use = self._uses[key] = RouteUse(realm, role, connection_id)
+        use.live += 1
+        return use
+
+    def leave(self, use: RouteUse) -> None:
+        """Count it out: it is over."""
+        use.live -= 1
+        if not use.live:
+            del self._uses[use.realm, use.role, use.connection_id]
+
+    def live(self, route: ProxyRoute) -> int:
+        """Sessions that a route leads to. Those of a realm, role and connection that two routes name count for both."""
+        keys = ((route.realm, role, connection_id) for role, ids in route.roles.items() for connection_id in ids)
+        return sum(use.live for use in map(self._uses.get, keys) if use is not None)
+
+    def live_by_connection(self) -> Counter[str]:
+        """Sessions by the id of their connection."""
+        count: Counter[str] = Counter()
+        for use in self._uses.values():
+            count[use.connection_id] += use.live
+        return count
+
+    def stranded(self, route: ProxyRoute) -> list[RouteUse]:
+        """The sessions of a route that was removed that no other route leads to, by realm, role and connection."""
+        keys = ((route.realm, role, connection_id) for role, ids in route.roles.items() for connection_id in ids)
+        return [self._uses[key] for key in keys if key in self._uses and not self.naming(*key)]

@@ -1,4 +1,4 @@
-"""Names for where a client's connection stands, and for how it is closed."""
+"""Names for where a client's connection stands, and for how and why it is closed."""
 
 from enum import IntEnum
 from typing import Final
@@ -9,6 +9,10 @@ __all__ = [
     "CODE_PROTOCOL_ERROR",
     "CODE_SERVICE_RESTART",
     "CODE_TOO_BIG",
+    "GOODBYE_AND_OUT",
+    "PROTOCOL_VIOLATION",
+    "SYSTEM_SHUTDOWN",
+    "TRANSPORT_LOST",
     "State",
 ]
 
@@ -18,6 +22,13 @@ CODE_GOING_AWAY: Final = 1001
 CODE_PROTOCOL_ERROR: Final = 1002
 CODE_TOO_BIG: Final = 1009
 CODE_SERVICE_RESTART: Final = 1012
+
+# Reasons of GOODBYE and ABORT.
+PROTOCOL_VIOLATION: Final = "wamp.error.protocol_violation"
+GOODBYE_AND_OUT: Final = "wamp.close.goodbye_and_out"
+SYSTEM_SHUTDOWN: Final = "wamp.close.system_shutdown"
+# What clients take for an accident, after which they come again; "wamp.close.normal" would make them stay away.
+TRANSPORT_LOST: Final = "wamp.close.transport_lost"
 
 
 class State(IntEnum):

@@ -1,18 +1,19 @@
 """A client's connection: handshake, login, session, and its end: a state machine that the data plane's events drive.
 
 States and the events they take are the tables at the end. While a session is idle, memory holds what the slots of
-FrontSession name: HELLO, WELCOME and all that belongs to the login are gone once it is done.
+FrontEnd name: HELLO, WELCOME and all that belongs to the login are gone once it is done.
 """
 
 import logging
 import sys
+import time
 from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from proxy.auth import Deny, authenticate
-from proxy.backend import Back, BackendJoin
-from proxy.forwarding import forwarded_headers, front_welcome, leave_taking, transport_details
+from proxy.backend import Back
+from proxy.forwarding import encoded_goodbye, forwarded_headers, front_welcome, leave_taking, transport_details
+from proxy.front_end import FrontEnd
 from proxy.handshake import HttpError, head_too_large, parse_request
 from proxy.messages import (
     MessageError,
@@ -24,7 +25,6 @@ from proxy.messages import (
     check_hello,
     decode,
     encode,
-    goodbye,
     type_name,
 )
 from proxy.plane import (
@@ -43,34 +43,21 @@ from proxy.plane import (
 )
 from proxy.refusals import INVALID_PAYLOAD, PAYLOAD_SIZE_EXCEEDED, fail_request
 from proxy.routes import NoSuchRealm, NoSuchRole
-from proxy.session_ids import Claim
 from proxy.session_states import (
     CODE_GOING_AWAY,
     CODE_NORMAL,
     CODE_PROTOCOL_ERROR,
     CODE_SERVICE_RESTART,
     CODE_TOO_BIG,
+    GOODBYE_AND_OUT,
+    PROTOCOL_VIOLATION,
+    TRANSPORT_LOST,
     State,
 )
-
-if TYPE_CHECKING:
-    from proxy.transports import ProxyTransport
 
 __all__ = ["FrontSession", "State", "head_error"]
 
 log = logging.getLogger(__name__)
-
-PROTOCOL_VIOLATION: Final = "wamp.error.protocol_violation"
-GOODBYE_AND_OUT: Final = "wamp.close.goodbye_and_out"
-SYSTEM_SHUTDOWN: Final = "wamp.close.system_shutdown"
-# What clients take for an accident, after which they come again; "wamp.close.normal" would make them stay away.
-TRANSPORT_LOST: Final = "wamp.close.transport_lost"
-
-
-@lru_cache(maxsize=64)
-def _goodbye(serializer: int, reason: str, message: str | None = None) -> bytes:
-    """One of our own few GOODBYE messages, encoded."""
-    return encode(serializer, goodbye(reason, message))
 
 
 def head_error(status: int) -> HttpError:
@@ -82,51 +69,22 @@ def head_error(status: int) -> HttpError:
     return HttpError(400, "malformed request")
 
 
-class FrontSession:
+def _no_such_role(realm: str, role: str) -> tuple[str, str]:
+    return "wamp.error.no_such_role", f'no route for role "{role}" in realm "{realm}"'
+
+
+def _shared(name: object) -> str:
+    """A name that many sessions have, so that they have it in memory once."""
+    return sys.intern(name) if type(name) is str else str(name)
+
+
+class FrontSession(FrontEnd):
     """One client connection and the session on it, if any.
 
-    :param transport: the listening transport that it came through.
-    :param conn: its number in the data plane.
-
-    :ivar front_sid: the session ID that the client was told, or will be; 0: it has none, or the router chooses it.
+    Parameters as :class:`FrontEnd`.
     """
 
-    __slots__ = (
-        "authid",
-        "back",
-        "conn",
-        "deadline",
-        "extension",
-        "front_sid",
-        "headers",
-        "join",
-        "peer",
-        "plane",
-        "realm",
-        "serializer",
-        "state",
-        "subprotocol",
-        "timer",
-        "transport",
-    )
-
-    def __init__(self, transport: "ProxyTransport", conn: int) -> None:
-        self.transport = transport
-        self.plane = transport.plane
-        self.conn = conn
-        self.state = State.HANDSHAKE
-        self.serializer = 0
-        self.peer = ""
-        self.headers: dict[str, str] | None = None
-        self.subprotocol: str | None = None
-        self.extension: str | None = None
-        self.join: BackendJoin | None = None
-        self.back: Back | None = None
-        self.front_sid = 0
-        self.realm = ""
-        self.authid = ""
-        self.timer: Any = None  # IDelayedCall
-        self.deadline = 0.0
+    __slots__ = ()
 
     # --- events ---
 
@@ -221,16 +179,23 @@ class FrontSession:
             self._deny(decision.reason, decision.message)
             return
         try:
-            candidates = controller.pick(decision.realm, decision.authrole, self.serializer)
+            join = controller.map_backend(
+                self,
+                decision.realm,
+                decision.authid,
+                decision.authrole,
+                decision.authextra,
+                authmethod=decision.authmethod,
+                authprovider=decision.authprovider,
+                details=details,
+                transport=transport,
+            )
         except NoSuchRealm:
             self._deny("wamp.error.no_such_realm", f'no route for realm "{decision.realm}"')
             return
         except NoSuchRole:
-            text = f'no route for role "{decision.authrole}" in realm "{decision.realm}"'
-            self._deny("wamp.error.no_such_role", text)
+            self._deny(*_no_such_role(decision.realm, decision.authrole))
             return
-        try:
-            number = self.plane.add_realm(decision.realm)
         except RuntimeError as error:
             log.error("realm %s cannot be joined: %s", decision.realm, error)
             self._deny("wamp.error.unavailable", f'no room for realm "{decision.realm}" in the proxy')
@@ -238,9 +203,8 @@ class FrontSession:
         # It is known to the route table, so there are few different ones and sessions may share them.
         self.realm = sys.intern(decision.realm)
         self.state = State.JOINING
-        claim = Claim(controller.session_ids, number, self.front_sid)
-        self.join = BackendJoin(self.plane, self, candidates, details, decision, transport, controller.identity, claim)
-        self.join.start()
+        self.join = join
+        join.start()
 
     def joined(self, back: Back, welcome: Welcome) -> None:
         """The router let us in: tell the client, and get out of the way."""
@@ -263,7 +227,16 @@ class FrontSession:
             self._detach(INVALID_PAYLOAD)
             self._deny(INVALID_PAYLOAD, f"the router's WELCOME: {error}")
             return
+        if not self._count_in(back, identity.authrole):
+            # The route that led here was stopped since.
+            reason, text = _no_such_role(identity.realm, identity.authrole)
+            self._detach(reason)
+            self._deny(reason, text)
+            return
         self.authid = details["authid"]
+        self.authrole = _shared(details["authrole"])
+        self.authmethod = _shared(identity.authmethod)
+        self.joined_at = time.time_ns() // 1000
         self.state = State.ESTABLISHED
         self.plane.link(self.conn, back.conn, message)
         if controller.logs_sessions:
@@ -281,18 +254,16 @@ class FrontSession:
 
     def refused(self, message: bytes, reason: str) -> None:
         """No router took the client: it gets this ABORT."""
+        self.transport.denied += 1
         self._detach("")
         self._log_refused(reason)
         self._close(CODE_NORMAL, message)
 
     def _deny(self, reason: str, message: str) -> None:
+        self.transport.denied += 1
         self._detach("")
         self._log_refused(reason)
         self._close(CODE_NORMAL, encode(self.serializer, abort(reason, message)))
-
-    def _log_refused(self, reason: str) -> None:
-        if self.transport.controller.logs_sessions:
-            log.info("login from %s refused: %s", self.peer, reason)
 
     # --- the client leaves ---
 
@@ -331,21 +302,6 @@ class FrontSession:
     def _on_back_lost_leaving(self, arg: int, data: bytes) -> None:
         self._left(b"")
 
-    def _left(self, goodbye_of_router: bytes) -> None:
-        """The session is over on both sides. The connection stays, for another one."""
-        self.plane.unlink(self.conn)
-        self.plane.send(self.conn, goodbye_of_router or _goodbye(self.serializer, GOODBYE_AND_OUT))
-        self._log_left("the client said GOODBYE")
-        self._detach("")
-        self._await_hello()
-
-    def _await_hello(self) -> None:
-        if self.transport.controller.is_stopping:
-            self._close(CODE_GOING_AWAY)
-            return
-        self.state = State.OPEN
-        self.plane.next(self.conn)
-
     def _on_lost(self, arg: int, data: bytes) -> None:
         """The client's connection is gone: its session must not stay with the router."""
         if self.state in (State.ESTABLISHED, State.LEAVING):
@@ -379,16 +335,6 @@ class FrontSession:
         else:
             self._dismiss(data, GOODBYE_AND_OUT)
 
-    def _dismiss(self, message: bytes, to_router: str) -> None:
-        """Send GOODBYE to both sides and wait for the client's answer."""
-        self.plane.unlink(self.conn)
-        self.plane.send(self.conn, message)
-        self._detach(to_router)
-        self.state = State.DISMISSED
-        timeout_ms = self.transport.close_ms
-        self.deadline = self.transport.controller.reactor.seconds() + timeout_ms / 1000
-        self.plane.next(self.conn, timeout_ms)
-
     def _on_answer(self, code: int, data: bytes) -> None:
         """Something from a client that was sent GOODBYE. What it said before it knew is dropped."""
         if code == MessageType.GOODBYE:
@@ -406,10 +352,10 @@ class FrontSession:
 
     def _on_crossed(self, code: int, data: bytes) -> None:
         """The client's own GOODBYE crossed the one to it; both mean the same. It is read from already."""
-        if self.transport.controller.is_stopping:
-            self._close(CODE_GOING_AWAY)
-        else:
+        if self.transport.takes_logins:
             self.state = State.OPEN
+        else:
+            self._close(CODE_GOING_AWAY)
 
     def _on_back_lost(self, arg: int, data: bytes) -> None:
         self._log_left(f"the router's connection: {closed_text(arg)}")
@@ -425,7 +371,7 @@ class FrontSession:
     def _lose_back(self, text: str) -> None:
         self.plane.unlink(self.conn)
         self._detach(PROTOCOL_VIOLATION)
-        self._close(CODE_SERVICE_RESTART, _goodbye(self.serializer, TRANSPORT_LOST, text))
+        self._close(CODE_SERVICE_RESTART, encoded_goodbye(self.serializer, TRANSPORT_LOST, text))
 
     # --- messages that the other side cannot take ---
 
@@ -467,53 +413,6 @@ class FrontSession:
 
     def _on_back_violation(self, arg: int, data: bytes) -> None:
         self._router_broke(violation_text(arg, data))
-
-    # --- the end ---
-
-    def shut_down(self) -> None:
-        """The worker ends: say so, and let the client go."""
-        if self.state is State.ESTABLISHED:
-            self._log_left("shutdown")
-            self._dismiss(_goodbye(self.serializer, SYSTEM_SHUTDOWN), SYSTEM_SHUTDOWN)
-        elif self.state is State.JOINING:
-            self._detach("")
-            self.plane.undial(self.conn)
-            self._close(CODE_GOING_AWAY, encode(self.serializer, abort(SYSTEM_SHUTDOWN)))
-        elif self.state in (State.HANDSHAKE, State.OPEN):
-            self._close(CODE_GOING_AWAY)
-
-    def _close(self, code: int, message: bytes = b"") -> None:
-        """Send ``message``, if any, and close the client's transport."""
-        self.state = State.CLOSING
-        if message:
-            self.plane.send(self.conn, message)
-        self.plane.close(self.conn, code)
-
-    def _detach(self, reason: str) -> None:
-        """Let go of the router: GOODBYE with ``reason`` (none if empty) and close; end the login that is under way."""
-        timer, self.timer = self.timer, None
-        if timer is not None:
-            timer.cancel()
-        join, self.join = self.join, None
-        if join is not None:
-            join.cancel()
-        back, self.back = self.back, None
-        if back is not None:
-            self.transport.controller.session_ids.drop(back.back_sid)
-            back.leave(_goodbye(back.serializer, reason) if reason else b"")
-        self._drop_sid()
-
-    def _drop_sid(self) -> None:
-        """The session, or the attempt at one, is over: its ID is free."""
-        front_sid, self.front_sid = self.front_sid, 0
-        if front_sid and self.transport.draws_sids:
-            number = self.plane.add_realm(self.realm) if self.realm else 0
-            self.transport.controller.session_ids.release(number, front_sid)
-        self.realm = ""
-
-    def _log_left(self, why: str) -> None:
-        if self.transport.controller.logs_sessions:
-            log.info("session %d left realm %s: %s", self.front_sid, self.realm, why)
 
 
 Handler = Callable[[FrontSession, int, bytes], None]

@@ -4,17 +4,14 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from proxy import __version__
 from proxy.addresses import Address, is_literal
-from proxy.compression import Settings
 from proxy.config import (
     AuthConfig,
     BackendTcp,
@@ -23,19 +20,15 @@ from proxy.config import (
     TesteeTransport,
     TransportConfig,
     UnixEndpoint,
-    WebSocketOptions,
-    WebSocketTransport,
     checked,
 )
-from proxy.config.fields import subprotocols
 from proxy.config.redaction import redacted
-from proxy.config.urls import parse_websocket_url
 from proxy.echo import EchoSession
 from proxy.errors import CannotListen
-from proxy.handshake import Accepted, Policy, Request, accept
+from proxy.front_params import connection_params, handshake_policy
+from proxy.handshake import Accepted, Request, accept
 from proxy.lifecycle import Managed, State
-from proxy.listeners import open_listener, release_unix, unix_identity
-from proxy.messages import SERIALIZERS
+from proxy.listeners import adopt_listener, is_at, open_listener, release_unix, stir_listener, unix_identity
 from proxy.plane import (
     CODEC_RS,
     CODEC_WS,
@@ -63,9 +56,6 @@ _PAUSED_TEXT: Final = {
     errno.ENFILE: "out of file descriptors (limit of the system)",
 }
 
-SERVER_TEXT: Final = f"wamp-proxy/{__version__}"
-
-
 class ProxyTransport(Managed):
     """One item of ``transports``.
 
@@ -75,6 +65,10 @@ class ProxyTransport(Managed):
     :raises ConfigError: it cannot be used.
 
     :ivar config: the item as it was given.
+    :ivar sessions: the connections that are there, by number, each with a session or without.
+    :ivar accepted: connections accepted ever; ``live``: sessions that are joined; ``joined``: sessions joined ever;
+        ``denied``: logins that were refused.
+    :ivar refused: messages of its clients that could not be passed on to their router.
     """
 
     KIND = "transport"
@@ -90,12 +84,13 @@ class ProxyTransport(Managed):
         model: TransportConfig = self.model
         self.kind = CODEC_RS if isinstance(model, RawSocketTransport) else CODEC_WS
         self.auth: AuthConfig | None = None if isinstance(model, TesteeTransport) else model.auth
-        self.policy = _policy(model)
+        self.policy = handshake_policy(model)
         # The proxy chooses the session IDs of its clients, instead of passing on those of the routers.
         self.draws_sids = not isinstance(model, TesteeTransport) and model.session_ids == "proxy"
-        self.close_ms = _params(model)["close_ms"]
+        self.close_ms = connection_params(model)["close_ms"]
         self.sessions: dict[int, FrontSession | EchoSession] = {}
         self.refused = Tally(f"transport {transport_id}", controller.reactor)
+        self.accepted = self.live = self.joined = self.denied = 0
         self.created_at = _utc_now()
         self.listening_since: str | None = None
         self.address = ""
@@ -106,6 +101,21 @@ class ProxyTransport(Managed):
         self._number = 0
         self._identity: tuple[int, int] | None = None
         self._unlistened: Deferred[None] | None = None
+        self._endpoint: TcpEndpoint | UnixEndpoint = model.endpoint
+        # Open, and not yet the data plane's.
+        self._listener: socket.socket | None = None
+        # Whose socket it is a second descriptor of.
+        self.predecessor: ProxyTransport | None = None
+        # The data plane's; it may be closed at any time once that was told to leave it.
+        self._descriptor = -1
+        # Who goes on with the socket.
+        self._heir: ProxyTransport | None = None
+        # Waits for those who have connected and not said anything yet (IDelayedCall).
+        self._lingering: Any = None
+        self._has_lingered = False
+        self.is_forgotten = False
+        self._is_given_up = False
+        self.successor: ProxyTransport | None = None
 
     # --- life ---
 
@@ -114,9 +124,42 @@ class ProxyTransport(Managed):
 
         :raises CannotListen: the address is in use, not permitted, or there are too many listeners already.
         """
+        if self.is_listening:
+            self._adopt()
+            return succeed(None)
+        return self.look_up().addCallback(self._open_and_listen)
+
+    def _open_and_listen(self, _: None) -> None:
+        self.open()
+        self.listen()
+
+    def _adopt(self) -> None:
+        """Give a socket that was another transport's the options of this one."""
+        if self.predecessor is None:
+            return
+        try:
+            with self.share() as listener:
+                adopt_listener(listener, self._endpoint, nodelay=self._nodelay)
+        except OSError as error:
+            log.warning("transport %s keeps the socket options of its predecessor: %s", self.id, error)
+        self.predecessor = None
+
+    @property
+    def _nodelay(self) -> bool:
+        return isinstance(self.model, RawSocketTransport) or self.model.options.tcp_nodelay
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether clients are accepted."""
+        return self.listening_since is not None
+
+    def look_up(self) -> "Deferred[None]":
+        """The first step of a start: look the interface up where it is given by name.
+
+        :returns: fails with CannotListen where it has no address.
+        """
         endpoint = self.model.endpoint
         if isinstance(endpoint, UnixEndpoint) or not endpoint.interface or is_literal(endpoint.interface):
-            self._listen(endpoint)
             return succeed(None)
         name = BackendTcp(type="tcp", host=endpoint.interface, port=1, version=endpoint.version)
         found = self.controller.resolver.resolve(name)
@@ -124,36 +167,99 @@ class ProxyTransport(Managed):
 
     def _resolved(self, addresses: list[Address]) -> None:
         assert isinstance(self.model.endpoint, TcpEndpoint)
-        self._listen(self.model.endpoint.model_copy(update={"interface": addresses[0].host}))
+        self._endpoint = self.model.endpoint.model_copy(update={"interface": addresses[0].host})
 
     def _unresolved(self, failure: Failure) -> None:
         raise CannotListen(f"transport {self.id}: {failure.getErrorMessage()}")
 
-    def _listen(self, endpoint: TcpEndpoint | UnixEndpoint) -> None:
-        nodelay = isinstance(self.model, RawSocketTransport) or self.model.options.tcp_nodelay
+    def open(self, leaving: "Iterable[ProxyTransport]" = ()) -> None:
+        """The second step: take the address. Who connects from now on waits until :meth:`listen`.
+
+        :param leaving: transports that are stopped after this one listens. Where one of them has the very address, its
+            socket goes on in this transport, so that no client finds the address deserted.
+        :raises CannotListen: the address is in use or not permitted.
+        """
+        others = [other for other in leaving if other.is_listening]
+        self.predecessor = next((other for other in others if self.succeeds(other)), None)
+        if self.predecessor is not None:
+            self._listener = self.predecessor.share()
+        else:
+            self._listener = self._open_beside(others)
+            if isinstance(self._endpoint, UnixEndpoint):
+                self._identity = unix_identity(self._endpoint.path)
+        self.address = _url(self.kind, self._listener)
+
+    def _open_beside(self, others: "list[ProxyTransport]") -> socket.socket:
+        shares = [other.share() for other in others]
         try:
-            listener = open_listener(endpoint, nodelay=nodelay)
+            return open_listener(self._endpoint, nodelay=self._nodelay, beside=shares)
         except CannotListen as error:
             raise CannotListen(f"transport {self.id}: {error.message}") from error
+        finally:
+            for share in shares:
+                share.close()
+
+    def share(self) -> socket.socket:
+        """One more descriptor of the listening socket. The caller owns it."""
+        return socket.socket(fileno=os.dup(self._descriptor))
+
+    def succeeds(self, other: "ProxyTransport") -> bool:
+        """Whether this transport is to be where another one listens. Call after :meth:`look_up`."""
+        endpoint = self._endpoint
+        if not other.is_listening:
+            return False
         if isinstance(endpoint, UnixEndpoint):
-            self._identity = unix_identity(endpoint.path)
-        self.address = _url(self.kind, listener)
+            if unix_identity(endpoint.path) != other._identity:
+                return False  # its file is gone: nobody would find it
+        elif not endpoint.port and endpoint.portrange is None and self.id != other.id:
+            return False  # any port is not the port of somebody else
+        with other.share() as listener:
+            return is_at(listener, endpoint)
+
+    def listen(self) -> None:
+        """The last step: accept clients.
+
+        :raises CannotListen: there are too many listeners already.
+        """
+        assert self._listener is not None
         self._number = self.plane.add_owner(self)
+        descriptor = self._listener.fileno()
         try:
-            params = self.plane.add_params(**_params(self.model))
-            self.plane.listen(listener.fileno(), self._number, params, self.model.max_connections)
+            params = self.plane.add_params(**connection_params(self.model))
+            self.plane.listen(descriptor, self._number, params, self.model.max_connections)
         except Exception as error:
-            self.release()
-            listener.close()
+            self.give_up()
             self.plane.drop_owner(self._number)
             raise CannotListen(f"transport {self.id}: {error}") from error
-        listener.detach()
+        self._listener.detach()
+        self._listener = None
+        self._descriptor = descriptor
         self.listening_since = _utc_now()
+        if self.predecessor is not None:
+            self.predecessor._heir = self
+            # From now on the socket's file is removed by this transport.
+            self._identity, self.predecessor._identity = self.predecessor._identity, None
+
+    def give_up(self) -> None:
+        """Undo what was done of a start. Nobody gets anywhere who came in meanwhile."""
+        self._is_given_up = True
+        if self.predecessor is not None:
+            self.predecessor._heir = None
+            if self.is_listening:
+                self._identity, self.predecessor._identity = None, self._identity
+            self.predecessor = None
+        self.release()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        if self.is_listening:
+            self._unlistened = Deferred()
+            self.plane.unlisten(self._number)
 
     def _stop(self) -> "Deferred[None]":
         """Stop listening; sessions that are there stay. Fires once nothing is accepted any more."""
         self.release()
-        if self.listening_since is None:
+        if not self.is_listening:
             return succeed(None)  # it failed before
         self._unlistened = Deferred()
         self.plane.unlisten(self._number)
@@ -176,6 +282,38 @@ class ProxyTransport(Managed):
             "state": int(self.state),
         }
 
+    @property
+    def latest(self) -> "ProxyTransport":
+        """Itself, or what has taken its place in the end."""
+        last: ProxyTransport = self
+        while last.successor is not None:
+            last = last.successor
+        if last is not self:
+            self.successor = last  # what was in between need not be kept
+        return last
+
+    @property
+    def takes_logins(self) -> bool:
+        """Whether clients may log in; if not, a connection whose session is over is closed."""
+        if self.successor is not None:
+            return self.latest.takes_logins
+        is_over = self.state in (State.STOPPING, State.STOPPED, State.FAILED)
+        return not is_over and not self.controller.is_stopping
+
+    def turn_away(self, *, even_under_way: bool) -> None:
+        """Close the connections on which nobody has logged in.
+
+        :param even_under_way: those, too, whose login waits for a router.
+        """
+        if self.takes_logins:
+            return  # another one has taken its place
+        for other in self.controller.retired:
+            if other is not self and other.latest is self:
+                other.turn_away(even_under_way=even_under_way)
+        for session in list(self.sessions.values()):
+            if isinstance(session, FrontSession) and (even_under_way or not session.is_joining):
+                session.turn_away()
+
     # --- events ---
 
     def on_event(self, kind: int, conn: int, arg: int, data: bytes) -> None:
@@ -187,10 +325,11 @@ class ProxyTransport(Managed):
                 return
             if kind == EV_CLOSED:
                 return
-            if self.controller.is_stopping:
+            if self.controller.is_stopping or self._is_given_up:
                 self.plane.abort(conn)
                 return
             session = self.sessions[conn] = self._session_class(self, conn)
+            self.accepted += 1
         session.on_front(kind, arg, data)
 
     def on_crash(self, conn: int) -> None:
@@ -247,6 +386,10 @@ class ProxyTransport(Managed):
 
     def _on_unlistened(self) -> None:
         self.listening_since = None
+        heir, self._heir = self._heir, None
+        if heir is not None and heir.is_listening:
+            with heir.share() as listener:
+                stir_listener(listener)
         unlistened, self._unlistened = self._unlistened, None
         if unlistened is None:
             log.error("transport %s (%s) does not listen any more", self.id, self.address)
@@ -256,9 +399,30 @@ class ProxyTransport(Managed):
         self._forget()
 
     def _forget(self) -> None:
-        """Once it neither listens nor has a session, no more event can come."""
-        if not self.sessions and self.state in (State.STOPPED, State.FAILED):
-            self.plane.drop_owner(self._number)
+        """Once it neither listens nor has a session, no more event can come, but of who has not said anything yet.
+
+        Those are cut off; where another transport has taken the place of this one, only after their deadline.
+        """
+        is_over = self.state in (State.STOPPED, State.FAILED) or (self._is_given_up and not self.is_listening)
+        if self.sessions or not is_over or self._lingering is not None:
+            return
+        if self.successor is not None and not self._has_lingered and not self.controller.is_stopping:
+            seconds = connection_params(self.model)["handshake_ms"] / 1000
+            self._lingering = self.controller.reactor.callLater(seconds, self._has_waited)
+            return
+        self.is_forgotten = True
+        self.plane.drop_owner(self._number)
+
+    def _has_waited(self) -> None:
+        self._lingering = None
+        self._has_lingered = True
+        self._forget()
+
+    def settle(self) -> None:
+        """The worker ends: whoever has not said anything yet is not waited for."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._has_waited()
 
 
 def _utc_now() -> str:
@@ -273,80 +437,3 @@ def _url(kind: int, listener: socket.socket) -> str:
         return f"{scheme}://unix:{name}"
     host, port = name[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _policy(config: TransportConfig) -> Policy | None:
-    """What the opening handshake of a WebSocket transport lets in; None for RawSocket."""
-    if isinstance(config, RawSocketTransport):
-        return None
-    options = config.options
-    is_wamp = isinstance(config, WebSocketTransport)
-    return Policy(
-        path=_path(config.url),
-        serializers=subprotocols(config.serializers) if isinstance(config, WebSocketTransport) else tuple(SERIALIZERS),
-        allowed_origins=options.allowed_origins,
-        allow_null_origin=options.allow_null_origin,
-        enable_webstatus=options.enable_webstatus,
-        require_subprotocol=is_wamp and options.require_websocket_subprotocol,
-        show_server_version=options.show_server_version,
-        external_port=options.external_port,
-        server_text=SERVER_TEXT,
-        compression=_compression(options),
-    )
-
-
-def _compression(options: WebSocketOptions) -> Settings | None:
-    """What to negotiate of permessage-deflate; None where it is not configured."""
-    if options.compression is None or options.compression.deflate is None:
-        return None
-    return Settings(**options.compression.deflate.model_dump())
-
-
-def _path(url: str | None) -> str | None:
-    """The only path that clients may ask for, if ``url`` names one; else any will do, as in Crossbar.io."""
-    path = unquote(parse_websocket_url(url).resource.partition("?")[0]) if url is not None else "/"
-    return path if path != "/" else None
-
-
-def _params(config: TransportConfig) -> dict[str, Any]:
-    """Keywords of add_params() for the connections of a listening transport."""
-    limits = config.limits
-    params: dict[str, Any] = {
-        "kind": CODEC_WS,
-        "max_message": config.options.max_message_size,
-        "max_out": limits.max_message_out,
-        "max_head": limits.max_head_size,
-        "high_water": limits.high_water,
-        "low_water": limits.low_water,
-        "handshake_ms": limits.handshake_timeout,
-        "hello_ms": limits.hello_timeout,
-        "close_ms": limits.close_timeout,
-        "stall_ms": limits.stall_timeout,
-    }
-    if isinstance(config, RawSocketTransport):
-        return params | {
-            "kind": CODEC_RS,
-            "serializers": sum(1 << SERIALIZERS[name] for name in config.serializers),
-        }
-    options = config.options
-    params |= {
-        "max_frame": options.max_frame_size,
-        "require_mask": options.require_masked_client_frames,
-        "mask_out": options.mask_server_frames,
-        "apply_mask": options.apply_mask,
-        "validate_utf8": options.validate_utf8,
-        "any_opcode": isinstance(config, TesteeTransport),
-        "auto_fragment": options.auto_fragment_size,
-        "fail_by_drop": options.fail_by_drop,
-        "echo_close": options.echo_close_codereason,
-        "ping_interval_ms": options.auto_ping_interval or 0,
-        "ping_timeout_ms": options.auto_ping_timeout or 0,
-        "ping_size": options.auto_ping_size,
-        "ping_restart_on_traffic": options.auto_ping_restart_on_any_traffic,
-    }
-    # Crossbar.io's 0 is "no deadline". Here it is "the one of limits": a connection that waits for ever is a leak.
-    if options.open_handshake_timeout:
-        params["handshake_ms"] = options.open_handshake_timeout
-    if options.close_handshake_timeout:
-        params["close_ms"] = options.close_handshake_timeout
-    return params

@@ -155,7 +155,7 @@ cdef int link_put(
 cdef bint link_is_dead(conn_t *front, uint8_t serializer, uint32_t type, const uint8_t *p, size_t n) noexcept nogil:
     """Does this answer belong to a request that has failed already? Its last answer ends that."""
     cdef fields_t f
-    cdef bint to_front = type == WAMP_RESULT or type == WAMP_ERROR      # RESULT, ERROR of a CALL
+    cdef bint to_front = type == WAMP_RESULT or type == WAMP_ERROR    # RESULT, ERROR of a CALL
     cdef int index
     memset(&f, 0, sizeof(f))
     if type != WAMP_ERROR and type != WAMP_RESULT and type != WAMP_YIELD:

@@ -81,7 +81,7 @@ cdef size_t refuse_ids(uint8_t serializer, uint32_t type, const fields_t *f, uin
     if type == WAMP_ERROR:
         n += refuse_comma(text, dst + n) + refuse_number(serializer, dst + n + text, f.request_type)
     n += refuse_comma(text, dst + n) + refuse_number(serializer, dst + n + text, f.request)
-    if type == WAMP_INVOCATION:                                    # the registration, which does not matter
+    if type == WAMP_INVOCATION:                       # the registration, which does not matter
         n += refuse_comma(text, dst + n) + refuse_number(serializer, dst + n + text, 0)
     if flagged:
         n += refuse_comma(text, dst + n) + refuse_flag(serializer, type, f.progress, dst + n + text)
@@ -94,7 +94,9 @@ cdef size_t refuse_ids(uint8_t serializer, uint32_t type, const fields_t *f, uin
 cdef void refuse_emit(
     loop_t *loop, conn_t *c, uint32_t type, const uint8_t *p, size_t n, int status, const char *why, size_t limit
 ) noexcept nogil:
-    """Tell the control plane: type, size, reason, and the message without its payload (see EV_REFUSED).
+    """Tell the control plane: type, size, reason, and what names the request (see EV_REFUSED).
+
+    Of an EVENT it is the message without its payload, which may still be delivered.
 
     why: NULL with ST_TOO_BIG, where it is the limit, octets.
     """

@@ -220,7 +220,7 @@ def test_session_kill(main_proxy: ProxyProcess) -> None:
 # --- the proxy ends it ---
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_shutdown(number: int, session: Session) -> None:
     """Clients and routers get GOODBYE, new clients are refused, the process ends with status 0."""
     session.proxy.child.process.send_signal(number)

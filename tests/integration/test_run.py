@@ -108,10 +108,16 @@ def test_a_signal_that_another_thread_is_given_is_heard(tmp_path: Path) -> None:
 
 
 def test_port_in_use(start: Start, tmp_path: Path) -> None:
+    management = tmp_path / "management.sock"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        child = start(save(tmp_path, [tcp(), tcp("websocket", port)]))
+        unix = {"type": "rawsocket", "endpoint": {"type": "unix", "path": "front.sock"}}
+        config = save(tmp_path, [tcp(), tcp("websocket", port), unix])
+        config.write_text(json.dumps({**json.loads(config.read_text()), "management": {"path": str(management)}}))
+        child = start(config)
         assert child.process.wait(30) == 1
+    assert not management.exists()
+    assert not (tmp_path / "front.sock").exists()
     wait_until(lambda: any("wamp-proxy: error" in line for line in child.errors), "the error")
     text = "\n".join(child.errors)
     assert "transport001" in text

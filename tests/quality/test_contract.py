@@ -82,3 +82,19 @@ def test_links_in_documents_lead_somewhere(document: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_contributing_names_the_build_modes(mode: str) -> None:
     assert f"`{mode}`" in (sources.ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_architecture_names_every_module() -> None:
+    text = (sources.ROOT / "ARCHITECTURE.md").read_text()
+    top = {path.relative_to(sources.PROXY).parts[0] for path in sources.modules()}
+    names = {name if name.endswith(".py") else f"{name}/" for name in top} - {"__init__.py", "__main__.py"}
+    assert sorted(name for name in names if f"`{name}`" not in text) == []
+
+
+def test_architecture_names_no_other_module() -> None:
+    text = (sources.ROOT / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", text))
+    assert (
+        sorted(name for name in named if not any((base / name).exists() for base in (sources.PROXY, sources.ROOT)))
+        == []
+    )

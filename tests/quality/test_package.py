@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
 import subprocess
@@ -65,7 +66,7 @@ def test_sdist_has_all_sources(sdist: Path) -> None:
 def test_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     modules = {path.relative_to(sources.SRC).as_posix() for path in sources.modules()}
-    extra = {name for name in names if ".dist-info/" not in name} - modules
+    extra = {name for name in names if ".dist-info/" not in name and ".data/scripts/" not in name} - modules
     assert modules <= set(names)
     assert extra == {f"proxy/_relay{sysconfig.get_config_var('EXT_SUFFIX')}", "proxy/_relay.pyi", "proxy/py.typed"}
 
@@ -83,3 +84,19 @@ def test_wheel_runs_without_a_compiler(wheel: Path, tmp_path: Path) -> None:
     assert Path(file).parent.parent == site
     assert mode == "release"
     assert "quickstart" in run([python, "-m", "proxy", "--help"], env=environment, cwd=tmp_path)
+    classes = "import proxy; print(*(getattr(proxy, name).__name__ for name in proxy.__all__ if name[0].isupper()))"
+    assert run([python, "-c", classes], env=environment, cwd=tmp_path).split() == [
+        "ProxyConnection", "ProxyController", "ProxyRoute", "ProxyTransport", "ProxyWorkerProcess",
+    ]  # fmt: skip
+
+
+def test_wheel_has_the_commands(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith("/entry_points.txt"))
+    commands = configparser.ConfigParser()
+    commands.read_string(archive.read(name).decode())
+    assert set(commands["console_scripts"]) == {"wamp-proxy"}
+    (program,) = (name for name in archive.namelist() if ".data/scripts/" in name)
+    assert program.endswith("/wamp-proxy-worker")
+    # What an installer puts its own interpreter in place of.
+    assert archive.read(program).startswith(b"#!python\n")

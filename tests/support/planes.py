@@ -40,6 +40,8 @@ WELCOME_DETAILS: dict[str, Any] = {
 class FakePlane:
     """Records commands as tuples ``(name, *arguments)``, keywords (if any) as a dict behind the arguments."""
 
+    threads = 2
+
     def __init__(self) -> None:
         self.owners: dict[int, Owner] = {}
         self.calls: list[tuple[Any, ...]] = []
@@ -65,6 +67,10 @@ class FakePlane:
     def add_params(self, **options: Any) -> int:
         self.params.append(options)
         return len(self.params)
+
+    def stats(self, index: int) -> dict[str, int]:
+        """Counters of a data thread; it has relayed nothing."""
+        return {"connections": 0, "thread": index}
 
     def add_realm(self, name: str) -> int:
         """Numbers from 1, as the relay has them."""
@@ -127,6 +133,7 @@ class Rig:
         self.serializer = serializer
         self.plane = FakePlane()
         self.clock = Clock()
+        self.events: list[tuple[Any, ...]] = []
         self.controller = ProxyController(
             None, self.clock, plane=self.plane, worker_id="worker001", node_id="node7", public_key="ab" * 32
         )
@@ -145,6 +152,15 @@ class Rig:
         self.controller.boot(WorkerConfig.model_validate(config))
         self.transport = self.controller.transports["transport000"]
         self.plane.take()
+        self.controller.carriers.append(self)
+
+    def publish_event(self, topic: str, args: tuple[Any, ...], exclude: int | None, acknowledge: bool) -> None:
+        """See :class:`proxy.management.session.Carrier`. Into ``events`` go the last part of the topic, and args."""
+        self.events.append((topic.rpartition(".")[2], *args))
+
+    def published(self, name: str) -> list[Any]:
+        """First arguments of the events of this name."""
+        return [args[0] for topic, *args in self.events if topic == name]
 
     # --- the client ---
 
@@ -159,6 +175,22 @@ class Rig:
     def says(self, message: list[Any], kind: int = EV_MESSAGE, conn: int = FRONT) -> None:
         """A message of the client."""
         self.front(kind, message[0], encode(self.serializer, message), conn)
+
+    def log_in(
+        self, conn: int, back_sid: int, authid: str = "joe", authrole: str = "anonymous", realm: str = "realm1"
+    ) -> int:
+        """One more client connects and logs in; the token of the router's connection.
+
+        :param back_sid: the session ID that the router gives.
+        :param authid: what the router calls the client; ``authrole`` likewise.
+        """
+        self.open(conn)
+        self.says([1, realm, HELLO[2]], conn=conn)
+        token, _ = self.dialled()
+        self.answers(token, [2, back_sid, {**WELCOME_DETAILS, "authid": authid, "authrole": authrole, "realm": realm}])
+        self.plane.take()
+        assert self.transport.sessions[conn].state.name == "ESTABLISHED"  # type: ignore[union-attr]
+        return token
 
     @property
     def state(self) -> str:

@@ -153,9 +153,9 @@ def test_a_welcome_that_is_none_is_answered_and_the_next_one_tried():
 
 def test_a_stopped_connection_is_not_tried():
     rig = Rig(2)
-    rig.controller.stop_proxy_connection("one")
+    rig.controller.stop_proxy_connection("one", force=True)
     assert [connection_of(rig, login(rig, FRONT + number)) for number in range(3)] == ["two"] * 3
-    rig.controller.stop_proxy_connection("two")
+    rig.controller.stop_proxy_connection("two", force=True)
     rig.open(FRONT + 9)
     rig.says(HELLO, conn=FRONT + 9)
     (_, _, (code, details, reason)), _ = rig.did()

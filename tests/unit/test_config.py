@@ -142,9 +142,11 @@ def test_stray_keys_are_warnings_with_the_nearest_key(findings: Any) -> None:
         assert "unknown key, ignored" in found[f"connections.router1.{place}"].expected
 
 
-@pytest.mark.parametrize("name", ["standalone.yaml", "crossbar-node.json", "browsers.yaml"])
+@pytest.mark.parametrize(
+    "name", ["standalone.yaml", "crossbar-node.json", "crossbar-node-managed.json", "browsers.yaml"]
+)
 def test_examples_are_valid(name: str) -> None:
-    loaded = load(ROOT / "examples" / name)
+    loaded = load(ROOT / "examples" / name, "proxy1" if "managed" in name else None)
     assert not any("unknown" in item.expected for item in loaded.warnings)
     types = {"websocket"} if name == "browsers.yaml" else {"websocket", "rawsocket"}
     assert {item.type for item in loaded.config.transports} == types
@@ -528,6 +530,13 @@ def test_transport_ids_are_unique_with_the_default_ones(findings: Any) -> None:
 def test_one_address_for_two_transports(findings: Any, first: Any, second: Any, key: str) -> None:
     found = errors(findings(worker(transports=[transport(endpoint=first), transport(endpoint=second)])))
     assert list(found) == [f"transports[1].endpoint.{key}"]
+
+
+def test_one_path_for_a_transport_and_the_management_api(findings: Any) -> None:
+    front = transport(endpoint={"type": "unix", "path": "front.sock"})
+    found = errors(findings(worker(transports=[front], management={"path": "front.sock"})))
+    assert "management has it" in found["transports[0].endpoint.path"].expected
+    assert not errors(findings(worker(transports=[front], management={"path": "other.sock"})))
 
 
 @pytest.mark.parametrize(

@@ -141,3 +141,17 @@ def test_a_start_that_fails_is_told_to_its_end():
     ]
     assert thing.state is State.STOPPED
     assert thing.started is None
+
+
+def test_a_stop_that_fails_may_be_tried_again():
+    thing = Thing(stop=fail(CannotListen("held")))
+    thing.start()
+    errors = []
+    thing.stop().addErrback(errors.append)
+    assert errors[0].value.message == "held"
+    assert thing.state is State.FAILED
+    thing.stopping = succeed(None)
+    thing.stop()
+    assert [name for name, *_ in thing.controller.events][2:] == [
+        "on_proxy_thing_stopping", "on_proxy_thing_stopping", "on_proxy_thing_stopped",
+    ]  # fmt: skip

@@ -16,7 +16,7 @@ Place = tuple[str | int, ...]
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*")
 _SECRET_KEY = re.compile(
-    r"secret|ticket|passw|passphrase|token|credential|cookie|authorization|headers|private|seed|(^|[-_.])key(s|$|[-_.])",
+    r"secret|ticket|passw|passphrase|token|credential|cookie|authorization|headers|private|privkey|seed|(^|[-_.])key(s|$|[-_.])",
     re.IGNORECASE,
 )
 _USER_INFO = re.compile(r"://[^/@\s]*@")

@@ -89,6 +89,30 @@ def check(path: str | Path, worker_id: str | None = None) -> list[Finding]:
         return error.findings
 
 
+def read_item(path: str | Path) -> Any:
+    """One item of a configuration, as a file has it; it is not checked otherwise.
+
+    :param path: a JSON or YAML file. Its name need not say which: ``{type: websocket}`` is YAML.
+    :raises ConfigError: it cannot be read, or gives a key more than once.
+    """
+    path = Path(path)
+    text = _read(path)
+    is_json = _is_json(path, text)
+    try:
+        data = _parse_text(text, is_json, path)
+    except ConfigError as error:
+        if not is_json or path.suffix.lower() == ".json":
+            raise
+        try:
+            data = _parse_text(text, False, path)
+        except ConfigError:
+            raise error from None
+    findings = list(_repeated_keys(data, ()))
+    if findings:
+        raise ConfigError(findings)
+    return data
+
+
 def checked(model: Any, item: Any, folder: Path) -> tuple[Any, Any]:
     """One item of a configuration, checked.
 
@@ -117,18 +141,29 @@ def _fail(place: Place, value: Any, expected: str) -> ConfigError:
 
 def _parse(path: Path) -> Any:
     """Read a file as its name says, or else as it begins."""
+    text = _read(path)
+    return _parse_text(text, _is_json(path, text), path)
+
+
+def _is_json(path: Path, text: str) -> bool:
+    suffix = path.suffix.lower()
+    return suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip().startswith("{"))
+
+
+def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
             octets = file.read(FILE_MAX + 1)
         if len(octets) > FILE_MAX:
             raise ConfigError([Finding("", str(path), f"expected a file of at most {FILE_MAX} octets")])
-        text = octets.decode("utf-8-sig")
+        return octets.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError([Finding("", str(path), f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
         raise ConfigError([Finding("", str(path), f"expected UTF-8 text, octet {error.start} is not")]) from None
-    suffix = path.suffix.lower()
-    is_json = suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip().startswith("{"))
+
+
+def _parse_text(text: str, is_json: bool, path: Path) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_table) if is_json else yaml.load(text, _YamlLoader)  # noqa: S506
     except (ValueError, RecursionError, yaml.YAMLError) as error:

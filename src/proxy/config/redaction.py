@@ -10,7 +10,7 @@ HIDDEN: Final = "***"
 """What stands in place of a secret."""
 
 _SECRET_KEY: Final = re.compile(
-    r"secret|ticket|passw|passphrase|token|credential|authorization|cookie|private|seed|(stored|server)[-_]key|"
+    r"secret|ticket|passw|passphrase|token|credential|authorization|cookie|private|privkey|seed|(stored|server)[-_]key|"
     r"^(key|salt|headers|authextra)$",
     re.IGNORECASE,
 )

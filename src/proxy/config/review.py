@@ -169,6 +169,9 @@ def transports(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
         if isinstance(endpoint, TcpEndpoint) and endpoint.port is not None and endpoint.portrange is not None:
             yield finding((*here, "endpoint", "port"), endpoint.port, "ignored: portrange goes first", "warning")
         yield from _address_taken(config.transports, index, here)
+        path = None if config.management is None else config.management.path
+        if isinstance(endpoint, UnixEndpoint) and endpoint.path == path:
+            yield finding((*here, "endpoint", "path"), path, "expected another path: management has it")
 
 
 def _address_taken(items: Sequence[TransportConfig], index: int, place: Place) -> Iterator[Finding]:

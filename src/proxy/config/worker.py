@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, StrictStr, model_validator
 
 from proxy.config.connections import ConnectionConfig
 from proxy.config.fields import Identifier, Model, NoEffect, Text, integer, problem
+from proxy.config.management import ManagementConfig
 from proxy.config.transports import TransportConfig
 
 
@@ -38,6 +39,7 @@ class WorkerConfig(Model):
     :ivar id: the worker's ID.
     :ivar options: options of the process, applied by the Crossbar.io node that starts the worker.
     :ivar routes: realm -> authrole -> connection IDs, used in turn. A role without connections has been left out.
+    :ivar management: where the management API is to be had; None: nowhere. Not known to Crossbar.io.
     :ivar shutdown_timeout: how long sessions may take to end after SIGTERM, ms. Not known to Crossbar.io.
     """
 
@@ -50,6 +52,7 @@ class WorkerConfig(Model):
     connections: dict[Text, ConnectionConfig] = Field(default_factory=dict)
     routes: dict[Text, dict[Text, ConnectionIds]] = Field(default_factory=dict)
     transports: Annotated[tuple[TransportConfig, ...], BeforeValidator(_with_ids)] = ()
+    management: ManagementConfig | None = None
     shutdown_timeout: Annotated[int, integer(1, 600_000, "ms")] = 5_000
 
     @model_validator(mode="after")

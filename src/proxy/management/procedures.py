@@ -48,12 +48,14 @@ class CallError(Exception):
 
     :ivar uri: error URI.
     :ivar message: one line for people, without secrets.
+    :ivar details: keyword arguments of the error, for programs.
     """
 
-    def __init__(self, uri: str, message: str) -> None:
+    def __init__(self, uri: str, message: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.uri = uri
         self.message = message
+        self.details = dict(details or {})
 
 
 def procedure(function: F) -> F:
@@ -144,6 +146,6 @@ def _call(worker: object, name: str, args: Sequence[Any], kwargs: Mapping[str, A
 def _fail(failure: Failure, name: str) -> None:
     error = failure.value
     if isinstance(error, ProxyError):
-        raise CallError(error.uri, error.message) from error
+        raise CallError(error.uri, error.message, error.details) from error
     log.error("error in the management procedure %s\n%s", name, failure.getTraceback())
     raise CallError(ProxyError.uri, f"internal error in {name}; the worker's log says more")

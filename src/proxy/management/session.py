@@ -3,6 +3,7 @@
 import logging
 from typing import Any, Protocol
 
+from autobahn.exception import Disconnected
 from autobahn.wamp.exception import ApplicationError
 from autobahn.wamp.types import CallDetails, PublishOptions, RegisterOptions
 from twisted.internet.defer import Deferred, DeferredList
@@ -87,7 +88,12 @@ class SessionCarrier:
         if not self._session.is_attached():
             return
         options = PublishOptions(exclude=exclude, acknowledge=acknowledge or None)
-        done = self._session.publish(topic, *args, options=options)
+        try:
+            done = self._session.publish(topic, *args, options=options)
+        except Disconnected:
+            # The router has begun to close the connection; the session hears of it once that is done.
+            log.debug("event %s is not published: the connection is closing", topic)
+            return
         if done is not None:
             done.addErrback(_log_unpublished, topic)
 
@@ -95,7 +101,7 @@ class SessionCarrier:
 def _raise_application_error(failure: Failure) -> None:
     error = failure.value
     assert isinstance(error, CallError)
-    raise ApplicationError(error.uri, error.message)
+    raise ApplicationError(error.uri, error.message, **error.details)
 
 
 def _log_unpublished(failure: Failure, topic: str) -> None:

@@ -1,0 +1,1 @@
+"""``wamp-proxy ctl``: the command line over a worker's management socket."""

@@ -1,0 +1,201 @@
+"""What a client's connection holds while it lives, and the ways in which the proxy ends its session."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from proxy.backend import Back, BackendJoin
+from proxy.forwarding import encoded_goodbye
+from proxy.messages import abort, encode
+from proxy.routes import RouteUse
+from proxy.session_states import CODE_GOING_AWAY, GOODBYE_AND_OUT, SYSTEM_SHUTDOWN, State
+
+if TYPE_CHECKING:
+    from proxy.transports import ProxyTransport
+
+__all__ = ["FrontEnd"]
+
+log = logging.getLogger("proxy.sessions")
+
+
+class FrontEnd:
+    """A client's connection, without what drives it.
+
+    :param transport: the listening transport that it came through.
+    :param conn: its number in the data plane.
+
+    :ivar front_sid: the session ID that the client was told, or will be; 0: it has none, or the router chooses it.
+    :ivar realm: of the session, or of the attempt at one; empty: there is none.
+    :ivar authid: what the client was told in WELCOME; likewise ``authrole`` and ``authmethod``.
+    :ivar joined_at: when it joined (Posix time, microseconds).
+    :ivar use: with which realm, role and connection it counts; None: no session.
+    """
+
+    __slots__ = (
+        "authid",
+        "authmethod",
+        "authrole",
+        "back",
+        "conn",
+        "deadline",
+        "extension",
+        "front_sid",
+        "headers",
+        "join",
+        "joined_at",
+        "peer",
+        "plane",
+        "realm",
+        "serializer",
+        "state",
+        "subprotocol",
+        "timer",
+        "transport",
+        "use",
+    )
+
+    def __init__(self, transport: "ProxyTransport", conn: int) -> None:
+        self.transport = transport
+        self.plane = transport.plane
+        self.conn = conn
+        self.state = State.HANDSHAKE
+        self.serializer = 0
+        self.peer = ""
+        self.headers: dict[str, str] | None = None
+        self.subprotocol: str | None = None
+        self.extension: str | None = None
+        self.join: BackendJoin | None = None
+        self.back: Back | None = None
+        self.use: RouteUse | None = None
+        self.front_sid = 0
+        self.realm = ""
+        self.authid = ""
+        self.authrole = ""
+        self.authmethod = ""
+        self.joined_at = 0
+        self.timer: Any = None  # IDelayedCall
+        self.deadline = 0.0
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it has a session with a router, even if the client is about to leave it."""
+        return self.use is not None
+
+    @property
+    def is_joining(self) -> bool:
+        """Whether a login waits for a router."""
+        return self.state is State.JOINING
+
+    # --- ended from outside ---
+
+    def dismiss(self, reason: str, message: str | None = None) -> None:
+        """End the session: GOODBYE to the client and to the router. No error if there is none (any more).
+
+        The connection stays for another session, unless its transport or the worker is stopped.
+
+        :param reason: URI, for both.
+        :param message: text for people, for the client.
+        """
+        if self.state is State.ESTABLISHED:
+            self._log_left(f"ended by the proxy, {reason}")
+            self._dismiss(encoded_goodbye(self.serializer, reason, message), reason)
+        elif self.state is State.LEAVING:
+            self._left(b"")
+
+    def turn_away(self) -> None:
+        """Let a client go that has no session: its transport is stopped."""
+        if self.state is State.JOINING:
+            self._detach("")
+            self.plane.undial(self.conn)
+            self._close(CODE_GOING_AWAY, encode(self.serializer, abort(SYSTEM_SHUTDOWN)))
+        elif self.state in (State.HANDSHAKE, State.OPEN):
+            self._close(CODE_GOING_AWAY)
+
+    def shut_down(self) -> None:
+        """The worker ends: say so, and let the client go."""
+        if self.state is State.ESTABLISHED:
+            self._log_left("shutdown")
+            self._dismiss(encoded_goodbye(self.serializer, SYSTEM_SHUTDOWN), SYSTEM_SHUTDOWN)
+        else:
+            self.turn_away()
+
+    # --- how it ends ---
+
+    def _dismiss(self, message: bytes, to_router: str) -> None:
+        """Send GOODBYE to both sides and wait for the client's answer."""
+        self.plane.unlink(self.conn)
+        self.plane.send(self.conn, message)
+        self._detach(to_router)
+        self.state = State.DISMISSED
+        timeout_ms = self.transport.close_ms
+        self.deadline = self.transport.controller.reactor.seconds() + timeout_ms / 1000
+        self.plane.next(self.conn, timeout_ms)
+
+    def _left(self, goodbye_of_router: bytes) -> None:
+        """The session is over on both sides. The connection stays, for another one."""
+        self.plane.unlink(self.conn)
+        self.plane.send(self.conn, goodbye_of_router or encoded_goodbye(self.serializer, GOODBYE_AND_OUT))
+        self._log_left("the client said GOODBYE")
+        self._detach("")
+        self._await_hello()
+
+    def _await_hello(self) -> None:
+        if not self.transport.takes_logins:
+            self._close(CODE_GOING_AWAY)
+            return
+        self.state = State.OPEN
+        self.plane.next(self.conn)
+
+    def _close(self, code: int, message: bytes = b"") -> None:
+        """Send ``message``, if any, and close the client's transport."""
+        self.state = State.CLOSING
+        if message:
+            self.plane.send(self.conn, message)
+        self.plane.close(self.conn, code)
+
+    def _detach(self, reason: str) -> None:
+        """Let go of the router: GOODBYE with ``reason`` (none if empty) and close; end the login that is under way."""
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.cancel()
+        join, self.join = self.join, None
+        if join is not None:
+            join.cancel()
+        back, self.back = self.back, None
+        if back is not None:
+            self._count_out(back)
+            self.transport.controller.unmap_backend(self, back, reason or None)
+        self._drop_sid()
+
+    def _count_in(self, back: Back, role: str) -> bool:
+        """The session counts from now on, where it belongs to; False: no route leads there any more."""
+        use = self.use = self.transport.controller.routes.enter(self.realm, role, back.connection.id)
+        if use is None:
+            return False
+        self.transport.live += 1
+        self.transport.joined += 1
+        back.connection.live += 1
+        back.connection.joined += 1
+        return True
+
+    def _count_out(self, back: Back) -> None:
+        use, self.use = self.use, None
+        if use is not None:
+            self.transport.live -= 1
+            back.connection.live -= 1
+            self.transport.controller.routes.leave(use)
+
+    def _drop_sid(self) -> None:
+        """The session, or the attempt at one, is over: its ID is free."""
+        front_sid, self.front_sid = self.front_sid, 0
+        if front_sid and self.transport.draws_sids:
+            number = self.plane.add_realm(self.realm) if self.realm else 0
+            self.transport.controller.session_ids.release(number, front_sid)
+        self.realm = ""
+
+    def _log_left(self, why: str) -> None:
+        if self.transport.controller.logs_sessions:
+            log.info("session %d left realm %s: %s", self.front_sid, self.realm, why)
+
+    def _log_refused(self, reason: str) -> None:
+        if self.transport.controller.logs_sessions:
+            log.info("login from %s refused: %s", self.peer, reason)

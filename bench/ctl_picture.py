@@ -20,7 +20,7 @@ from proxy.children import Child
 from proxy.demo import DemoClient
 from proxy.quickstart import REALM
 
-COLUMNS = 112
+COLUMNS = 124
 CLIENTS = 4
 EVENTS = 4  # a drain: begun, done; a transport: stopping, stopped
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "ctl.svg"
@@ -50,6 +50,9 @@ FORMAT = """\
   </g>
 </svg>
 """
+SPACE = "&#160;"
+LEADING_SPACES = re.compile(rf'(<text [^>]*?)x="([\d.]+)"([^>]*?)textLength="([\d.]+)"([^>]*>)((?:{SPACE})+)')
+CELL = 12.2  # width of a character in rich's pictures
 
 
 class Terminal:
@@ -96,19 +99,25 @@ class Terminal:
         with Path(os.devnull).open("w") as nowhere:
             console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True, color_system="truecolor")
             self.text.rstrip()
-            console.print(self.text, soft_wrap=True)
+            console.print(self.text, overflow="fold")
+            console.print()  # room for the descenders of the last line
             svg = console.export_svg(title="wamp-proxy ctl", theme=MONOKAI, code_format=FORMAT, unique_id="ctl")
+        svg = LEADING_SPACES.sub(_without_leading_spaces, svg)
         path.write_text(re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE))
+
+
+def _without_leading_spaces(match: re.Match[str]) -> str:
+    """A piece of text that begins where its first character is: some programs leave spaces in front out."""
+    before, x, between, length, after, spaces = match.groups()
+    width = CELL * (len(spaces) // len(SPACE))
+    return f'{before}x="{float(x) + width:g}"{between}textLength="{float(length) - width:g}"{after}'
 
 
 def _last_state(text: str) -> str:
     """What is left on the screen of something that draws progress: lines that were erased are gone."""
     text = re.sub(r"\x1b\[\?25[lh]", "", text).replace("\r\n", "\n")
-    lines = []
-    for line in text.split("\n"):
-        *_, last = re.split(r"\r?\x1b\[2K(?:\x1b\[1A\x1b\[2K)*|\r", line)
-        lines.append(last)
-    return "\n".join(lines)
+    text = re.sub(r"[^\n]*\n\r?\x1b\[1A\x1b\[2K", "", text)
+    return "\n".join(re.split(r"\r(?:\x1b\[2K)?", line)[-1] for line in text.split("\n"))
 
 
 async def draw(target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from support.ctl import Ctl
+from support.ctl import Ctl, environment
 from support.endpoints import Endpoint, free_port
-from support.process import wait_until
+from support.process import Child, wait_until
 from support.proxies import Config, ProxyProcess
 from support.raw import GOODBYE, Peer, joined
 from support.routers import REALM, XconnRouter
@@ -260,3 +261,17 @@ def test_any_procedure(ctl: Ctl, proxy: ProxyProcess) -> None:
     done = ctl.run("call", "get_proxy_transport", 5)
     assert (done.returncode, "crossbar.error.invalid_argument" in done.stderr) == (1, True)
     assert ctl.run("call", "no_such_procedure").returncode == 1
+
+
+def test_the_quickstart_says_how(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "proxy", "quickstart", "--ws-port", "0", "--rawsocket-port", "0"]
+    child = Child("quickstart", argv, env=environment(TMPDIR=str(tmp_path)))
+    try:
+        child.wait_line("  Or look into the proxy", 60.0)
+        child.wait_line("  Ctrl-C ends it.")
+        (line,) = (line for line in child.lines if " ctl --socket " in line)
+        _, socket = line.removesuffix(" sessions").split(" --socket ")
+        assert len(json.loads(Ctl(socket).ok("sessions", "--json"))) == 2
+        assert child.stop(signal.SIGINT, timeout=60.0) == 0
+    finally:
+        child.kill()

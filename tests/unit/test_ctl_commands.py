@@ -288,7 +288,7 @@ def test_an_object_that_is_stopped_meanwhile_is_left_out(ctl: Ctl, make_worker: 
     make_worker(get_proxy_transports=["gone", "here"], get_proxy_transport=get)
     assert [item["id"] for item in json.loads(ctl.ok("transports", "--json"))] == ["here"]
     # The counters are no part of what Crossbar.io's own worker offers.
-    assert ctl.ok("transports").splitlines()[1].split() == ["here", "websocket", "-", "-", "started", "-", "-"]
+    assert ctl.ok("transports").splitlines()[1].split() == ["here", "websocket", "-", "anonymous", "started", "-", "-"]
     assert ctl.run("transports", "gone").returncode == 4
 
 

@@ -16,6 +16,8 @@ __all__ = ["connections", "routes", "session", "sessions", "stats", "transports"
 
 # Sessions that are asked for at a time.
 PAGE: Final = 500
+# Types of transports that log clients in.
+_WAMP: Final = ("websocket", "rawsocket")
 # Objects that are asked for at a time.
 BATCH: Final = 100
 _NO_SUCH_PROCEDURE: Final = "wamp.error.no_such_procedure"
@@ -38,7 +40,7 @@ async def transports(client: "Client", output: Output, transport_id: str | None)
                 item["id"],
                 item["type"],
                 counters.get(item["id"], {}).get("address") or address(item["config"]),
-                auth_methods(item["config"]),
+                auth_methods(item["config"], "anonymous" if item["type"] in _WAMP else ""),
                 _state(item, counters),
                 counters.get(item["id"], {}).get("sessions"),
                 age(item["listening_since"]),
@@ -64,7 +66,7 @@ async def connections(client: "Client", output: Output, connection_id: str | Non
             (
                 item["id"],
                 address(item["config"].get("transport", {}), is_client=True),
-                auth_methods(item["config"]),
+                auth_methods(item["config"], "anonymous-proxy"),
                 _state(item, counters),
                 *(counters.get(item["id"], {}).get(name) for name in ("sessions", "joined", "failures")),
                 age(item["started"]),

@@ -68,10 +68,10 @@ def address(config: Mapping[str, Any], *, is_client: bool = False) -> str:
     return f"{scheme}://{host}:{endpoint.get('port')}"
 
 
-def auth_methods(config: Mapping[str, Any]) -> str:
-    """Names of the authentication methods of an item."""
+def auth_methods(config: Mapping[str, Any], default: str = "") -> str:
+    """Names of the authentication methods of an item; ``default`` where it names none."""
     auth = config.get("auth")
-    return ",".join(str(name) for name in auth) if isinstance(auth, Mapping) else ""
+    return ",".join(str(name) for name in auth) if isinstance(auth, Mapping) else default
 
 
 def serializers(session: Mapping[str, Any]) -> str:

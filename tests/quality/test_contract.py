@@ -84,6 +84,12 @@ def test_contributing_names_the_build_modes(mode: str) -> None:
     assert f"`{mode}`" in (sources.ROOT / "CONTRIBUTING.md").read_text()
 
 
+@pytest.mark.parametrize("document", ["SECURITY.md", "CONTRIBUTING.md", "ARCHITECTURE.md"])
+def test_tests_that_documents_name_exist(document: str) -> None:
+    named = re.findall(r"\btests/[\w/]+(?:\.\w+)?", (sources.ROOT / document).read_text())
+    assert sorted(name for name in named if not (sources.ROOT / name).exists()) == []
+
+
 def test_architecture_names_every_module() -> None:
     text = (sources.ROOT / "ARCHITECTURE.md").read_text()
     top = {path.relative_to(sources.PROXY).parts[0] for path in sources.modules()}

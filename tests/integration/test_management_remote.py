@@ -303,3 +303,25 @@ def test_a_router_that_breaks_the_protocol_is_left_and_tried_again(
             peer.send(message)
             peer.recv_end()
         proxy.stop()
+
+
+@pytest.mark.parametrize(
+    ("details", "why"),
+    [
+        ({}, "scram: the router's signature is wrong"),
+        ({"authmethod": "scram"}, "scram: the router's signature is wrong"),
+        ({"authmethod": "anonymous"}, 'the router says "anonymous", expected scram'),
+    ],
+)
+def test_a_router_that_does_not_prove_that_it_knows_the_user_gets_no_procedures(
+    details: dict[str, str], why: str, config: Config, make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    with StubRouter(Endpoint("rawsocket", path=str(tmp_path / "false.sock"))) as router:
+        auth = {"scram": {"authid": "proxy", "password": "unguessed"}}
+        config.extra["management"] = remote(router.endpoint.as_backend(), auth=auth)
+        proxy = make_proxy(config)
+        peer, _ = router.accept_session(**details)
+        assert peer.recv()[0] == raw.ABORT
+        peer.recv_end()
+        assert why in proxy.child.wait_line("next attempt in", errors=True)
+        proxy.stop()

@@ -178,6 +178,12 @@ class _Attempt:
         self.why = f"not joined, or not all procedures registered, within {JOIN_TIMEOUT:.0f} s"
         self.transport.abort()
 
+    def refused(self, why: str) -> None:
+        """The router is not to be trusted: autobahn sends ABORT, and would wait then."""
+        self.why = why
+        assert self._session is not None
+        self._controller.reactor.callLater(0, self._session.disconnect)
+
     def joined(self, details: SessionDetails) -> None:
         """The router let the worker in."""
         self._carrier = SessionCarrier(self._session, self._controller, self._controller.uri_prefix)
@@ -243,6 +249,27 @@ class _Session(Session):
     def __init__(self, config: ComponentConfig, attempt: _Attempt) -> None:
         super().__init__(config)
         self._attempt = attempt
+
+    def onWelcome(self, welcome: Any) -> str | None:
+        """WELCOME came: is the router the one that it should be?
+
+        Whoever may call the worker's procedures may do everything. autobahn asks no authenticator where the router
+        names no method, so that one which does not know the user's keys would only have to leave the name out.
+        """
+        methods: dict[str, Any] = self._authenticators or {}
+        method = welcome.authmethod
+        if method is None and len(methods) == 1:
+            (method,) = methods
+        why = None
+        if method in methods:
+            why = methods[method].on_welcome(self, welcome.authextra)
+        elif methods and method is not None:
+            why = f"the router says {render_value(method, ())}, expected {' or '.join(methods)}"
+        elif "scram" in methods:
+            why = "the router does not say how the worker has logged in"
+        if why is not None:
+            self._attempt.refused(why)
+        return why
 
     def on_join(self, details: SessionDetails) -> None:
         self._attempt.joined(details)

@@ -631,3 +631,12 @@ def test_the_workers_of_a_node_that_has_one(stage: Stage) -> None:
     assert status["running_workers"] == 1
     assert status["workers_by_type"] == {"proxy": 1}
     assert status["directory"] == "/srv"
+
+
+@pytest.mark.parametrize("serializer", ["json", "msgpack", "cbor"])
+def test_an_error_that_is_too_long_for_the_client_comes_shorter(stage: Stage, serializer: str) -> None:
+    client = stage.joined(serializer, limit=0)
+    (answer,) = client.ask("crossbar.get_worker", "\u20ac" * 500)
+    assert answer[:5] == [raw.ERROR, raw.CALL, 1, {}, "crossbar.error.no_such_worker"]
+    assert answer[5][0].startswith('no worker "\u20ac\u20ac')
+    assert answer[5][0].endswith("...")

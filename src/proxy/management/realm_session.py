@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 SUBSCRIPTIONS_MAX: Final = 256
 CALLS_MAX: Final = 256
 
+# Characters of an error's text that every client has room for: 512 octets are the least that RawSocket can say.
+ERROR_TEXT_MIN: Final = 64
+
 AUTHROLE: Final = "trusted"
 PROTOCOL_VIOLATION: Final = "wamp.error.protocol_violation"
 NOT_AUTHORIZED: Final = "wamp.error.not_authorized"
@@ -299,8 +302,13 @@ class RealmSession:
         self._fail(MessageType.CALL, request, uri, text, details)
 
     def _fail(self, kind: int, request: int, uri: str, text: str, details: dict[str, Any] | None = None) -> None:
-        message: list[Any] = [int(MessageType.ERROR), int(kind), request, {}, uri, [text]]
-        self._send([*message, details] if details else message)
+        head: list[Any] = [int(MessageType.ERROR), int(kind), request, {}, uri]
+        whole = [*head, [text], details] if details else [*head, [text]]
+        try:
+            self._connection.send(whole)
+        except (TooLong, MessageError):
+            # Who asked waits for an answer, and no deadline would end that.
+            self._send([*head, [f"{text[:ERROR_TEXT_MIN].encode(errors='replace').decode()}..."]])
 
     def _send(self, message: list[Any]) -> None:
         """Send what is short enough for everybody, or not worth an error."""

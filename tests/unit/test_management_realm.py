@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from proxy.errors import NoSuchObject
 from proxy.management import rawsocket, realm_session
-from proxy.management.realm import CLIENTS_MAX, ManagementRealm
+from proxy.management.realm import CALLS_MAX, CLIENTS_MAX, ManagementRealm
 from proxy.messages import ID_MAX, UNTRUSTED_SIZE_MAX
 from support import raw
 from support.realms import PREFIX, RealmClient, Worker
@@ -274,6 +274,28 @@ def test_there_is_an_end_to_calls_under_way(stage: Stage) -> None:
     assert error[4] == "wamp.error.unavailable"
     stage.worker.pending[0].callback(None)
     assert client.heard()[0][0] == raw.RESULT
+    assert client.ask("wait") == []
+
+
+def test_calls_that_are_canceled_or_left_behind_are_still_under_way(stage: Stage) -> None:
+    """What they began goes on, so that a client cannot begin any number of them."""
+    client = stage.joined()
+    for request in range(1, realm_session.CALLS_MAX + 1):
+        client.say([raw.CALL, request, {}, f"{PREFIX}.wait"], [raw.CANCEL, request, {}])
+    client.say([raw.GOODBYE, {}, "wamp.close.normal"], raw.hello("crossbar"))
+    (error,) = client.ask("wait")
+    assert error[4] == "wamp.error.unavailable"
+    for _ in range(CALLS_MAX // realm_session.CALLS_MAX - 1):
+        other = stage.joined()
+        for _ in range(realm_session.CALLS_MAX):
+            assert other.ask("wait") == []
+        other.pipe.abortConnection()
+    last = stage.joined()
+    (error,) = last.ask("wait")
+    assert error[4] == "wamp.error.unavailable"
+    assert len(stage.worker.pending) == CALLS_MAX
+    stage.worker.pending[0].callback(None)
+    assert client.heard() == []
     assert client.ask("wait") == []
 
 

@@ -27,6 +27,9 @@ REALM: Final = "crossbar"
 # Connections at a time.
 CLIENTS_MAX: Final = 64
 
+# Calls under way, of all clients and of those that are gone: who comes again and again begins no more than this.
+CALLS_MAX: Final = 1024
+
 SYSTEM_SHUTDOWN: Final = "wamp.close.system_shutdown"
 
 
@@ -47,6 +50,7 @@ class ManagementRealm:
         self._clients: dict[RealmSession, None] = {}
         self._emptied: Deferred[None] | None = None
         self._is_closing = False
+        self._under_way = 0
 
     @property
     def authextra(self) -> dict[str, Any]:
@@ -96,13 +100,21 @@ class ManagementRealm:
 
     # --- what they ask for ---
 
-    def call(
-        self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], caller: Caller
-    ) -> "Deferred[Any]":
+    def call(self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], caller: Caller) -> "Deferred[Any]":
         """Call a procedure of the worker, or one of those that a node would have.
 
         :returns: fires with the result; fails with CallError.
         """
+        if self._under_way >= CALLS_MAX:
+            return fail(CallError("wamp.error.unavailable", f"at most {CALLS_MAX} calls of all clients at a time"))
+        self._under_way += 1
+        return self._call(uri, args, kwargs, caller).addBoth(self._is_done)
+
+    def _is_done(self, result: Any) -> Any:
+        self._under_way -= 1
+        return result
+
+    def _call(self, uri: str, args: Sequence[Any], kwargs: Mapping[str, Any], caller: Caller) -> "Deferred[Any]":
         prefix, _, name = uri.rpartition(".")
         if prefix == self._controller.uri_prefix and name in procedures(type(self._controller)):
             return call(self._controller, name, args, kwargs, caller)

@@ -53,9 +53,7 @@ UNAVAILABLE: Final = "wamp.error.unavailable"
 
 ROLES: Final = {
     "broker": {"features": {"pattern_based_subscription": True}},
-    "dealer": {
-        "features": {"caller_identification": True, "progressive_call_results": True, "call_canceling": True}
-    },
+    "dealer": {"features": {"caller_identification": True, "progressive_call_results": True, "call_canceling": True}},
 }
 
 
@@ -87,6 +85,7 @@ class RealmSession:
         self._subscriptions: set[int] = set()
         # Request -> what tells its call from a later one with the same number.
         self._calls: dict[int, object] = {}
+        self._under_way = 0
 
     @property
     def name(self) -> str:
@@ -228,15 +227,22 @@ class RealmSession:
         if not is_topic(call.procedure, "exact"):
             self._fail_call(call.request, INVALID_URI, f"{shorten(call.procedure)} is no URI")
             return
-        if len(self._calls) >= CALLS_MAX:
+        # Those that nobody waits for any more count, too: what was begun goes on.
+        if self._under_way >= CALLS_MAX:
             self._fail_call(call.request, UNAVAILABLE, f"at most {CALLS_MAX} calls of each client at a time")
             return
         token = self._calls[call.request] = object()
         progress = self._progress(call.request, token) if call.takes_progress else None
         caller = Caller(self.session_id, self.authid, AUTHROLE, call.procedure, progress, self._realm)
+        self._under_way += 1
         done = self._realm.call(call.procedure, call.args, call.kwargs, caller)
+        done.addBoth(self._is_done)
         done.addCallbacks(self._has_returned, self._has_failed, (call, token), {}, (call, token))
         done.addErrback(self._crashed, call)
+
+    def _is_done(self, result: Any) -> Any:
+        self._under_way -= 1
+        return result
 
     def _progress(self, request: int, token: object) -> Callable[..., None]:
         def progress(*args: Any, **kwargs: Any) -> None:

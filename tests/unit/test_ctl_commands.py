@@ -464,16 +464,30 @@ def test_watch_for_scripts(ctl: Ctl, make_worker: Callable[..., StubWorker]) -> 
     assert (event["topic"], event["args"], event["kwargs"]) == ("on_x", [{"state": 3, "config": {}}], {})
 
 
-@pytest.mark.parametrize("arguments", [["watch"], ["drain", "transport", "t1", "--wait"]])
-def test_ctrl_c(ctl: Ctl, make_worker: Callable[..., StubWorker], arguments: list[str]) -> None:
-    worker = make_worker(drain_proxy_transport=draining(0))
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("arguments", [["watch"], ["drain", "transport", "t1", "--wait"], ["shutdown", "--wait"]])
+def test_signals(
+    ctl: Ctl, make_worker: Callable[..., StubWorker], arguments: list[str], number: signal.Signals, code: int
+) -> None:
+    """Not the end of the worker: whoever asked for that must not be told that it has come."""
+    worker = make_worker(drain_proxy_transport=draining(0), shutdown=lambda: 0)
     child = ctl.start(*arguments)
     if arguments == ["watch"]:
         child.wait_line("watching worker w1", errors=True)
     else:
-        wait_until(lambda: worker.calls and worker.calls[-1][0] == "drain_proxy_transport", "it is begun")
-    assert child.stop(signal.SIGINT) == 130
-    assert "Traceback" not in child.output
+        asked = ("drain_proxy_transport", "shutdown")
+        wait_until(lambda: worker.calls and worker.calls[-1][0] in asked, "it is begun")
+    assert child.stop(number) == code
+    for text in ("Traceback", "error", "has ended"):
+        assert text not in child.output
+
+
+def test_names_that_the_terminal_has_no_characters_for(ctl: Ctl, make_worker: Callable[..., StubWorker]) -> None:
+    session = {"session": 7, "realm": "r", "authid": "\u20ac", "authrole": "user"}
+    make_worker(get_proxy_sessions={"sessions": [session], "total": 1, "next": None})
+    done = ctl.run("sessions", PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u20ac" in done.stdout
 
 
 def test_watch_tells_of_the_end_of_the_worker(ctl: Ctl, make_worker: Callable[..., StubWorker]) -> None:

@@ -28,7 +28,7 @@ Exit codes:
   2    the command line, or a file that it names, cannot be used
   3    the socket cannot be reached or does not answer, or the worker ended
   4    there is no such object
-  130  Ctrl-C
+  130  Ctrl-C; 143: SIGTERM
 """
 
 _ITEM: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)

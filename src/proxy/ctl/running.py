@@ -1,5 +1,6 @@
 """One command, from the start of the reactor to its exit code."""
 
+import io
 import os
 import signal
 import sys
@@ -14,9 +15,10 @@ from twisted.python.failure import Failure
 from proxy.ctl.errors import CtlError
 from proxy.ctl.output import Output, cleaned
 
-__all__ = ["EXIT_INTERRUPTED", "Settings", "run"]
+__all__ = ["EXIT_SIGNAL", "Settings", "run"]
 
-EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
+EXIT_SIGNAL: Final = 128
+"""Exit code of a command that a signal ended, less the signal's number: as shells have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ def run(settings: Settings, command: Command) -> None:
     from proxy.ctl.client import Client
 
     running = _Running(reactor)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What clients of the proxy call themselves need not be in the terminal's character set.
+        sys.stdout.reconfigure(errors="backslashreplace")
     output = Output(as_json=settings.as_json)
 
     async def body() -> None:
@@ -62,8 +67,8 @@ def run(settings: Settings, command: Command) -> None:
             await client.close()
 
     running.run(body)
-    if running.is_interrupted:
-        sys.exit(EXIT_INTERRUPTED)
+    if running.signal:
+        sys.exit(EXIT_SIGNAL + running.signal)
     if running.failure is None:
         return
     error = running.failure.value
@@ -82,7 +87,7 @@ class _Running:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._task: Deferred[None] | None = None
-        self.is_interrupted = False
+        self.signal = 0
         self.failure: Failure | None = None
 
     def run(self, body: Callable[[], Any]) -> None:
@@ -92,17 +97,18 @@ class _Running:
 
     def _begin(self, body: Callable[[], Any]) -> None:
         # In place of Twisted's own, that would stop the reactor under the session's feet.
-        signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
         self._task = Deferred.fromCoroutine(body())
         self._task.addErrback(self._failed).addBoth(lambda _: self._reactor.stop())
 
     def _failed(self, failure: Failure) -> None:
-        if not (self.is_interrupted and failure.check(CancelledError)):
+        if not (self.signal and failure.check(CancelledError)):
             self.failure = failure
 
-    def _on_interrupt(self, number: int, frame: object) -> None:
-        if self.is_interrupted:
-            os._exit(EXIT_INTERRUPTED)
-        self.is_interrupted = True
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self.signal:
+            os._exit(EXIT_SIGNAL + number)
+        self.signal = number
         assert self._task is not None
         self._reactor.callFromThread(self._task.cancel)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.config.findings import render_value
 from proxy.config.redaction import HIDDEN, redacted
 
 
@@ -36,6 +37,10 @@ def test_what_holds_no_secret_is_shown_as_it_was_given():
          {"headers": {"X-Whatever": HIDDEN}, "url": f"ws://{HIDDEN}@host/ws"}),
         ({"users": [{"user": "joe", "password": "s3"}]}, {"users": [{"user": "joe", "password": HIDDEN}]}),
         ({"tls": {"key": "-----BEGIN PRIVATE KEY-----\ns3"}}, {"tls": {"key": HIDDEN}}),
+        ({"url": "ws://joe:s3@s3@host/ws"}, {"url": f"ws://{HIDDEN}@host/ws"}),
+        ({"url": "ws://host/ws?a=1&access_token=s3&b=@"}, {"url": f"ws://host/ws?a=1&access_token={HIDDEN}&b=@"}),
+        ({"password": "$s3"}, {"password": HIDDEN}),  # not every secret that looks like a variable is one
+        ({"password": "s3.key", "ticket": "s3.pem"}, {"password": HIDDEN, "ticket": HIDDEN}),
         ({"authextra": {"a": {"b": ["s3", 17]}}}, {"authextra": {"a": {"b": [HIDDEN, HIDDEN]}}}),
     ],
 )  # fmt: skip
@@ -45,6 +50,11 @@ def test_secrets_are_hidden(config, expected):
 
 def test_references_to_the_environment_are_shown():
     assert redacted({"secret": "${JOES_SECRET}"}) == {"secret": "${JOES_SECRET}"}
+
+
+def test_texts_about_urls_show_no_credentials():
+    url = "ws://joe:s3@s3@host/ws?key=s3"
+    assert render_value(url, ("url",)) == f'"ws://{HIDDEN}@host/ws?key={HIDDEN}"'
 
 
 secret = st.text("abcXYZ0123456789-_+/=", min_size=12) | st.integers()

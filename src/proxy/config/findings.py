@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from proxy.config.redaction import without_credentials
 from proxy.errors import InvalidConfiguration
 
 Place = tuple[str | int, ...]
@@ -19,7 +20,6 @@ _SECRET_KEY = re.compile(
     r"secret|ticket|passw|passphrase|token|credential|cookie|authorization|headers|private|privkey|seed|(^|[-_.])key(s|$|[-_.])",
     re.IGNORECASE,
 )
-_USER_INFO = re.compile(r"://[^/@\s]*@")
 _SHOWN_MAX = 80
 
 LATER_TYPES = ("web", "universal", "mqtt", "flashpolicy", "stream.testee", "twisted", "onion", "tor")
@@ -93,7 +93,7 @@ def render_value(value: Any, place: Place) -> str:
     if any(isinstance(step, str) and _SECRET_KEY.search(step) for step in place):
         return "***"
     text = json.dumps(value, ensure_ascii=False, default=str)
-    text = _USER_INFO.sub("://***@", text)
+    text = without_credentials(text)
     return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 3] + "..."
 
 

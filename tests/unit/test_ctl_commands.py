@@ -88,6 +88,8 @@ def test_help_tells_the_exit_codes() -> None:
         ["--socket", "x", "call", "get_proxy_transport", "{broken"],
         ["--socket", "x", "call", "get_proxy_transport", "-k", "novalue"],
         ["--socket", "x", "--timeout", "0", "transports"],
+        ["--socket", "x", "--timeout", "nan", "stats"],
+        ["--socket", "x", "drain", "transport", "t", "--rate", "nan"],
     ],
 )
 def test_unusable_command_lines(arguments: list[str]) -> None:

@@ -31,6 +31,17 @@ Exit codes:
   130  Ctrl-C; 143: SIGTERM
 """
 
+
+class _Number(click.FloatRange):
+    """A range that NaN is out of: it compares as neither too small nor too large."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
 _ITEM: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)
 _kind = click.argument("kind", metavar="{transport|connection}", type=click.Choice(["transport", "connection"]))
 _at_stop = click.option(
@@ -47,7 +58,7 @@ def _connection_options(*, hidden: bool) -> list[Callable[[Any], Any]]:
         else socket(help="The worker's management socket.", envvar=ENVIRONMENT, show_envvar=True),
         click.option("--worker", metavar="ID", hidden=hidden, help="Which proxy worker, where there are several."),
         click.option(
-            "--timeout", metavar="SECONDS", type=click.FloatRange(0.05, 86_400), hidden=hidden,
+            "--timeout", metavar="SECONDS", type=_Number(0.05, 86_400), hidden=hidden,
             help=f"How long to wait for the connection, and for each answer. Default: {TIMEOUT:g}.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts."),
@@ -237,8 +248,8 @@ def _stop_route(settings: "Settings", realm: str, route_id: str, sessions: str) 
 @_command(ctl, "drain")
 @_kind
 @click.argument("name", metavar="ID")
-@click.option("--rate", metavar="N", type=click.FloatRange(0, min_open=True), help="Sessions per second.")
-@click.option("--jitter", metavar="SHARE", type=click.FloatRange(0, 1), help="Share of the pauses left to chance.")
+@click.option("--rate", metavar="N", type=_Number(0, min_open=True), help="Sessions per second.")
+@click.option("--jitter", metavar="SHARE", type=_Number(0, 1), help="Share of the pauses left to chance.")
 @click.option("--reason", metavar="URI", help=f"Reason of the GOODBYE. Default: {CLOSED}.")
 @click.option("--message", metavar="TEXT", help="Text of the GOODBYE.")
 @click.option("--cancel", is_flag=True, help="Call off the drain that is under way.")

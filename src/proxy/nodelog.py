@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import select
 import sys
 import termios
 import threading
@@ -73,6 +74,7 @@ class NodeLog(logging.Handler):
         self._lost = 0
         self._is_closing = False
         self._changed = threading.Condition()
+        self._may_write = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -103,6 +105,7 @@ class NodeLog(logging.Handler):
 
     def _run(self) -> None:
         self._wait_until_announced()
+        self._may_write.set()
         while True:
             with self._changed:
                 while not self._queue:
@@ -121,9 +124,11 @@ class NodeLog(logging.Handler):
 
     def _wait_until_announced(self) -> None:
         unread = array.array("i", [0])
+        reader = select.poll()
+        reader.register(self._fd, 0)  # tells of POLLERR only: the other end is closed
         deadline = time.monotonic() + ANNOUNCEMENT_TIMEOUT
         try:
-            while time.monotonic() < deadline and not self._is_closing:
+            while time.monotonic() < deadline and not reader.poll(0):
                 fcntl.ioctl(self._fd, termios.FIONREAD, unread)
                 if not unread[0]:
                     return
@@ -145,6 +150,8 @@ class NodeLog(logging.Handler):
         with self._changed:
             self._is_closing = True
             self._changed.notify()
+        # A worker that cannot start is at its end before a busy node has read of it; that is what it has to tell most.
+        self._may_write.wait(ANNOUNCEMENT_TIMEOUT)
         self._thread.join(FLUSH_TIMEOUT)
         super().close()
 

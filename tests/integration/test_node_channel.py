@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from support.endpoints import Endpoint
 from support.nodes import proxy_environment
-from support.process import peer_environment
+from support.process import peer_environment, wait_until
 from support.raw import (
     ABORT,
     CALL,
@@ -315,6 +318,44 @@ def test_quiet(start: Any) -> None:
     worker.pipes.close()
     assert worker.wait() == 1
     assert worker.records == []
+
+
+def wait_announced(pipe: IO[bytes]) -> None:
+    """Wait until the announcement lies in a pipe that nobody reads."""
+    unread = array.array("i", [0])
+
+    def is_there() -> bool:
+        fcntl.ioctl(pipe, termios.FIONREAD, unread)
+        return unread[0] >= len(ANNOUNCEMENT)
+
+    wait_until(is_there, "the announcement")
+
+
+def test_last_words_for_a_busy_node(tmp_path: Path) -> None:
+    """The node throws away what comes in one piece with the announcement: a worker that fails at once waits for it."""
+    argv = [sys.executable, "-m", "proxy.launcher", "--cbdir", str(tmp_path), "--reactor", "iocp"]
+    environment = {**peer_environment(), **proxy_environment()}
+    worker = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    assert worker.stderr is not None
+    wait_announced(worker.stderr)
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(1.0)  # more than it needs to find its command line wrong
+    assert os.read(worker.stderr.fileno(), 65536) == ANNOUNCEMENT
+    assert b"cannot be started with this command line" in worker.communicate(timeout=30)[1]
+    assert worker.returncode == 2
+
+
+def test_last_words_for_nobody(tmp_path: Path) -> None:
+    """Where nobody reads any more, a worker that fails does not wait."""
+    argv = [sys.executable, "-m", "proxy.launcher", "--cbdir", str(tmp_path), "--reactor", "iocp"]
+    code = "import proxy.nodelog, proxy.launcher; proxy.nodelog.ANNOUNCEMENT_TIMEOUT = 1e6; proxy.launcher.main()"
+    argv[1:3] = ["-c", code]
+    environment = {**peer_environment(), **proxy_environment()}
+    worker = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    assert worker.stderr is not None
+    wait_announced(worker.stderr)
+    worker.stderr.close()
+    assert worker.wait(30) == 2
 
 
 def test_lifecycle_on_the_terminal(start: Any) -> None:

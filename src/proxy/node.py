@@ -65,7 +65,7 @@ class NodeChannel(WampWebSocketServerProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The pipes are closed."""
         super().connectionLost(reason)
-        if not self.factory.is_clean:
+        if not self.factory.is_clean and not self.factory.is_ending:
             log.error("the node is gone: the worker ends")
         stop(self.factory.reactor)
 
@@ -76,6 +76,7 @@ class NodeChannels(WampWebSocketServerFactory):
     :param controller: the session that runs on it.
 
     :ivar is_clean: the channel was closed with a closing handshake.
+    :ivar is_ending: the process ends; it may be that the worker has given up its node, not the other way round.
     """
 
     protocol = NodeChannel
@@ -85,6 +86,7 @@ class NodeChannels(WampWebSocketServerFactory):
         set_up: Any = super().__init__
         set_up(lambda: controller, "ws://localhost", reactor=reactor)
         self.is_clean = False
+        self.is_ending = False
         set_options: Any = self.setProtocolOptions
         set_options(failByDrop=False, closeHandshakeTimeout=CLOSE_TIMEOUT)
 
@@ -95,7 +97,9 @@ def run(options: argparse.Namespace) -> int:
     :param options: the node's command line, see :mod:`proxy.launcher`.
     :returns: exit code: 0 when it was ready and ended in order, else 1.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the node, which then ends its workers
+    # Ctrl-C, and the end of the terminal, are meant for the node: it ends its workers, or they see that it is gone.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     folder = Path(options.cbdir).resolve()
     try:
         os.chdir(folder)
@@ -149,6 +153,7 @@ class _Worker:
     def _start(self) -> None:
         signal.signal(signal.SIGTERM, self._on_early_sigterm)
         self._controller.start_plane()
+        self._reactor.addSystemEventTrigger("before", "shutdown", setattr, self._channels, "is_ending", True)
         self._reactor.callLater(READY_TIMEOUT, self._check_ready)
         self._controller.on_ready = lambda: tell_terminal(self._options, "WORKER_STARTED")
         pipes: Any = stdio.StandardIO

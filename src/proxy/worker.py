@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 from autobahn.exception import Disconnected
 from autobahn.util import utcnow
+from autobahn.wamp.exception import ApplicationError
 from autobahn.wamp.types import ComponentConfig, PublishOptions, SessionDetails
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.error import ReactorNotRunning
@@ -77,7 +78,13 @@ class WorkerController(NativeProcess):
         self.carriers.append(carrier)
         self._own_carrier = carrier
         signal.signal(signal.SIGTERM, self._on_sigterm)
-        public_key = yield self.call("crossbar.get_public_key")
+        try:
+            public_key = yield self.call("crossbar.get_public_key")
+        except ApplicationError as error:
+            if error.error != ApplicationError.NOT_AUTHORIZED:
+                raise
+            text = "it may not ask for the node's public key; does options.expose_controller of the worker say false?"
+            raise ApplicationError(error.error, text) from error
         self.on_node_key(public_key)
         yield self.publish_ready()
         self.is_ready = True
@@ -85,7 +92,9 @@ class WorkerController(NativeProcess):
         self.on_ready()
 
     def _cannot_get_ready(self, failure: Failure) -> None:
-        log.critical("the worker cannot get ready for its node: %s", failure.getErrorMessage())
+        error: Any = failure.value
+        told = error.error_message() if failure.check(ApplicationError) else failure.getErrorMessage()
+        log.critical("the worker cannot get ready for its node: %s", told)
         self.onDisconnect()
 
     def prepare(self) -> None:
@@ -101,7 +110,10 @@ class WorkerController(NativeProcess):
         yield self.publish(f"{self.uri_prefix}.on_worker_ready", ready, options=PublishOptions(acknowledge=True))
 
     def onLeave(self, details: Any) -> None:
-        """The node let the worker go."""
+        """The node let the worker go, or does not take it."""
+        if not self.is_ready:
+            told = f"{details.reason}: {details.message or 'no message'}"
+            log.critical("the node ended the worker's session before it was ready: %s", told)
         self._forget_carrier()
         self.disconnect()
 

@@ -193,7 +193,10 @@ def test_an_orderly_life(start: Any) -> None:
     worker = start()
     node = worker.open()
     join(node)
-    ask(node, serve(node)["get_node_id"])
+    procedures = serve(node)
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's, which reach the node and all its workers
+        os.kill(worker.process.pid, number)
+    ask(node, procedures["get_node_id"])
     os.kill(worker.process.pid, signal.SIGTERM)
     event = node.recv_type(PUBLISH)
     assert event[3] == "crossbar.worker.proxy1.on_shutdown_requested"
@@ -269,7 +272,9 @@ def test_node_that_refuses_the_worker(start: Any, refusal: str) -> None:
         join(node)
         refuse(node, takes_registrations=refusal == "key")
     assert worker.wait() == 1
-    assert worker.logged("cannot") or refusal == "abort"
+    told = {"abort": "wamp.error.no_such_realm: no", "register": "cannot", "key": "options.expose_controller"}
+    assert worker.logged(told[refusal])
+    assert refusal == "abort" or not worker.logged("the node is gone")
 
 
 def test_node_that_does_not_take_the_worker(start: Any) -> None:

@@ -196,6 +196,8 @@ def encode(level: str, namespace: str, text: str, created: float) -> bytes:
     """
     if len(text) > TEXT_MAX:
         text = text[:TEXT_MAX] + " ..."
+    # The node publishes the text, too. What UTF-8 has no octets for would fail there.
+    text = text.encode("utf-8", "backslashreplace").decode()
     shown = text.replace("{", "{{").replace("}", "}}")
     # The node takes "text" out of what crossbar.get_worker_log returns.
     record: dict[str, Any] = {"text": shown, "level": level, "namespace": namespace}

@@ -71,6 +71,15 @@ def test_records(pipe: Pipe) -> None:
     assert isinstance(found["log_time"], float)
 
 
+def test_text_that_cannot_be_encoded(pipe: Pipe) -> None:
+    """A lone surrogate comes out of JSON, or of a path: the node could not pass it on to those who listen to its log."""
+    handler = NodeLog(pipe.into)
+    handler.emit(record("half \ud83d of it"))
+    handler.close()
+    (found,) = pipe.read()
+    assert found["text"] == found["log_text"] == "half \\ud83d of it"
+
+
 def test_tracebacks_are_part_of_the_text(pipe: Pipe) -> None:
     handler = NodeLog(pipe.into)
     try:

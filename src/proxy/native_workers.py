@@ -106,4 +106,5 @@ def worker_program() -> str | None:
     """
     folders = [Path(sys.argv[0]).parent, Path(sysconfig.get_path("scripts")), Path(sys.executable).parent]
     path = os.pathsep.join([*(str(folder.absolute()) for folder in folders), os.environ.get("PATH", "")])
-    return shutil.which(WORKER_PROGRAM, path=path)
+    found = shutil.which(WORKER_PROGRAM, path=path)
+    return None if found is None else str(Path(found).absolute())

@@ -72,7 +72,7 @@ def test_records(pipe: Pipe) -> None:
 
 
 def test_text_that_cannot_be_encoded(pipe: Pipe) -> None:
-    """A lone surrogate comes out of JSON, or of a path: the node could not pass it on to those who listen to its log."""
+    """A lone surrogate comes out of JSON, or of a path: the node could not publish it."""
     handler = NodeLog(pipe.into)
     handler.emit(record("half \ud83d of it"))
     handler.close()

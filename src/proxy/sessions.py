@@ -51,6 +51,7 @@ from proxy.session_states import (
     CODE_TOO_BIG,
     GOODBYE_AND_OUT,
     PROTOCOL_VIOLATION,
+    SYSTEM_SHUTDOWN,
     TRANSPORT_LOST,
     State,
 )
@@ -162,6 +163,10 @@ class FrontSession(FrontEnd):
             self._violated(f"{type_name(code)} where HELLO is expected")
 
     def _on_hello(self, data: bytes) -> None:
+        if not self.transport.takes_logins:
+            # It is being stopped; whoever has not said HELLO is about to be turned away.
+            self._close(CODE_GOING_AWAY, encode(self.serializer, abort(SYSTEM_SHUTDOWN)))
+            return
         try:
             realm, details = check_hello(decode(self.serializer, data))
         except MessageError as error:

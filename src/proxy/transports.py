@@ -325,7 +325,8 @@ class ProxyTransport(Managed):
                 return
             if kind == EV_CLOSED:
                 return
-            if self.controller.is_stopping or self._is_given_up:
+            # The data plane may have accepted it long before, and it says something only now.
+            if self._is_given_up or not self.takes_logins:
                 self.plane.abort(conn)
                 return
             session = self.sessions[conn] = self._session_class(self, conn)

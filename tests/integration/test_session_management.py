@@ -297,6 +297,23 @@ def test_new_logins_find_what_is_stopped_gone_at_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("front", ["rs", "ws"])
+def test_a_client_that_was_silent_until_its_transport_was_stopped_does_not_get_in(site: Site, front: str) -> None:
+    """The control plane does not know of it yet when the transport is stopped, and another one's session stays."""
+    pair = site.join("rs")
+    other = site.join("ws")
+    silent = site.fronts[front].connect()
+    site.manager.call("get_proxy_stats")  # by now it is accepted
+    site.manager.call("stop_proxy_transport", "transport000" if front == "rs" else "transport001")
+    with pytest.raises((PeerClosed, ConnectionError)):
+        client = raw.dial(site.fronts[front], sock=silent)
+        client.send(hello())
+        client.recv()
+    assert len(site.manager.sessions()) == 2
+    for peer in (*pair, *other):
+        peer.close()
+
+
+@pytest.mark.parametrize("front", ["rs", "ws"])
 def test_a_login_that_waits_for_a_router_when_its_connection_is_stopped(site: Site, front: str) -> None:
     """It goes on to the next connection of the route; where there is none, it is refused."""
     client = raw.dial(site.fronts[front])

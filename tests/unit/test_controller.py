@@ -366,6 +366,29 @@ def test_a_stopped_transport_and_those_who_have_not_logged_in(fate):
         assert rig.state == "CLOSING"
 
 
+def test_a_login_that_begins_while_its_transport_is_stopped_is_refused():
+    rig = Rig()
+    rig.open(FRONT)
+    rig.controller.stop_proxy_transport("transport000")
+    rig.did()
+    rig.says(HELLO, conn=FRONT)
+    assert rig.did() == [("send", FRONT, [3, {}, SHUTDOWN]), ("close", FRONT, 1001)]
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_client_that_was_silent_until_its_transport_was_stopped_does_not_get_in(is_over):
+    """It was accepted before, and sessions that stay keep the transport from being forgotten."""
+    rig = Rig()
+    rig.join()
+    rig.controller.stop_proxy_transport("transport000")
+    if is_over:
+        unlistened(rig)
+    rig.did()
+    rig.open(FRONT + 1)
+    assert rig.did() == [("abort", FRONT + 1)]
+    assert list(rig.transport.sessions) == [FRONT]
+
+
 def test_after_its_session_a_connection_of_a_stopped_transport_is_closed():
     rig = Rig()
     rig.join()

@@ -118,9 +118,10 @@ class Change:
             if transport_id in names:
                 if transport_id in replaced:
                     leaving.append(transport)
+            elif transport.state not in (State.STARTED, State.FAILED):
+                pass  # it leaves by itself; until it has, its address cannot be had, and its socket not be relied on
             elif self._booked.transports.get(transport_id) is transport:
-                if transport.state in (State.STARTED, State.FAILED):
-                    leaving.append(transport)
+                leaving.append(transport)
             elif any(fresh.succeeds(transport) for fresh in self._fresh):
                 self._warn(f"{transport.label}, which the file does not name, is stopped: the file has its address")
                 leaving.append(transport)

@@ -673,6 +673,22 @@ def test_the_file_wins_where_both_want_an_address(worker: Worker) -> None:
     assert answers(port)
 
 
+def test_a_transport_in_the_way_that_is_about_to_stop_changes_nothing(worker: Worker) -> None:
+    port = free_port()
+    worker.boot(item(tcp("front1")))
+    now(worker.controller.start_proxy_transport("extra", tcp("extra", port)))
+    worker.plane.holds = True
+    worker.controller.stop_proxy_transport("extra")
+    before = worker.state()
+    changed = item(tcp("front1"), tcp("front2", port))
+    changed["connections"]["three"] = router("/run/third.sock")
+    with pytest.raises(CannotListen):
+        worker.reload(changed)
+    assert worker.state() == before
+    worker.plane.let_go()
+    assert worker.reload()["started"] == {"connections": ["three"], "routes": {}, "transports": ["front2"]}
+
+
 def test_a_connection_that_another_route_needs_stays(worker: Worker) -> None:
     worker.boot(item())
     route = now(worker.controller.start_proxy_realm_route("realm5", {"anonymous": "one"}))

@@ -255,6 +255,8 @@ class ProxyTransport(Managed):
         if self.is_listening:
             self._unlistened = Deferred()
             self.plane.unlisten(self._number)
+        for session in list(self.sessions.values()):
+            session.shut_down()
 
     def _stop(self) -> "Deferred[None]":
         """Stop listening; sessions that are there stay. Fires once nothing is accepted any more."""

@@ -16,6 +16,7 @@ from proxy.addresses import Address, ResolveError
 from proxy.config import ConfigError, load
 from proxy.controller import ProxyController
 from proxy.errors import AlreadyRunning, CannotListen, CannotStart, FeatureUnavailable, NotRunning
+from proxy.messages import SER_CBOR
 from proxy.plane import EV_CLOSED, EV_LISTEN, EV_OPEN, LISTEN_CLOSED
 from proxy.reloading import WAITING_MAX, Source
 from support.endpoints import free_port
@@ -772,6 +773,26 @@ def test_the_end_of_the_worker_ends_a_reload(worker: Worker) -> None:
         now(done)
     assert now(ended) is True
     assert worker.plane.sockets == {}
+
+
+def test_who_came_while_a_transport_is_replaced_hears_of_the_end(worker: Worker) -> None:
+    """The successor has clients already, and has not started yet when the shutdown begins."""
+    worker.boot(item(tcp("front1")))
+    (first,) = worker.plane.sockets
+    worker.plane.holds = True
+    worker.save(item(tcp("front1", max_connections=3)))
+    reloaded = worker.controller.reload_config()
+    (second,) = worker.plane.sockets.keys() - {first}
+    successor = worker.plane.owners[second]
+    successor.on_event(EV_OPEN, 77, SER_CBOR, PEER)
+    ended = worker.controller.shut_down(5)
+    worker.plane.let_go()
+    worker.plane.let_go()
+    assert ("close", 77, 1001) in worker.plane.take()
+    successor.on_event(EV_CLOSED, 77, 1, b"")
+    assert now(ended) is True
+    with pytest.raises(NotRunning):
+        now(reloaded)
 
 
 def test_the_end_of_the_worker_comes_before_a_reload_begins(worker: Worker) -> None:

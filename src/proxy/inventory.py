@@ -59,7 +59,8 @@ class SessionProcedures(WorkerController):
     def sessions_of(self, kind: Kind, object_id: str) -> list[Leaving]:
         """See :class:`proxy.draining.DrainProcedures`."""
         if kind == "transport":
-            found = [one for one in self.all_transports() if object_id in (one.id, one.latest.id)]
+            # Of one that another one has taken over under another ID, they are that one's.
+            found = [one for one in self.all_transports() if one.latest.id == object_id]
             return [session for transport in found for session in transport.sessions.values() if session.is_joined]
         return [session for session in self.joined_sessions() if _back(session).connection.id == object_id]
 
@@ -108,7 +109,7 @@ class SessionProcedures(WorkerController):
             if (realm is None or session.realm == realm)
             and (role is None or session.authrole == role)
             and (authid is None or session.authid == authid)
-            and (transport is None or session.transport.id == transport)
+            and (transport is None or session.transport.latest.id == transport)
             and (connection is None or _back(session).connection.id == connection)
         ]
         rest = matching if after is None else [session for session in matching if session.front_sid > after]
@@ -202,7 +203,7 @@ def _marshal(session: FrontSession) -> dict[str, Any]:
         "authid": session.authid,
         "authrole": session.authrole,
         "authmethod": session.authmethod,
-        "transport": session.transport.id,
+        "transport": session.transport.latest.id,
         "connection": back.connection.id,
         "peer": session.peer,
         "serializer": SERIALIZER_NAMES[session.serializer],

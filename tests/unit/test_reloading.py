@@ -16,11 +16,11 @@ from proxy.addresses import Address, ResolveError
 from proxy.config import ConfigError, load
 from proxy.controller import ProxyController
 from proxy.errors import AlreadyRunning, CannotListen, CannotStart, FeatureUnavailable, NotRunning
-from proxy.messages import SER_CBOR
-from proxy.plane import EV_CLOSED, EV_LISTEN, EV_OPEN, LISTEN_CLOSED
+from proxy.messages import SER_CBOR, encode
+from proxy.plane import EV_CLOSED, EV_LISTEN, EV_MESSAGE, EV_OPEN, LISTEN_CLOSED
 from proxy.reloading import WAITING_MAX, Source
 from support.endpoints import free_port
-from support.planes import PEER, FakePlane
+from support.planes import HELLO, PEER, WELCOME_DETAILS, FakePlane
 
 Item = dict[str, Any]
 NOTHING: Item = {"connections": [], "routes": {}, "transports": []}
@@ -758,6 +758,28 @@ def test_a_reload_waits_for_the_boot(worker: Worker) -> None:
 
 
 # --- the end ---
+
+
+def test_sessions_belong_to_the_transport_that_took_the_place_of_theirs(worker: Worker) -> None:
+    """Another one that gets the old name later has nothing to do with them."""
+    controller, port = worker.controller, free_port()
+    worker.boot(item(tcp("front1", port)))
+    (number,) = worker.plane.sockets
+    old = worker.plane.owners[number]
+    old.on_event(EV_OPEN, 77, SER_CBOR, PEER)
+    old.on_event(EV_MESSAGE, 77, 1, encode(SER_CBOR, HELLO))
+    (dial,) = [call for call in worker.plane.take() if call[0] == "dial"]
+    welcome = encode(SER_CBOR, [2, 4242, WELCOME_DETAILS])
+    worker.plane.owners[dial[2]].on_event(EV_MESSAGE, 1077, 2, welcome)
+    worker.reload(item(tcp("front9", port)))
+    now(controller.start_proxy_transport("front1", tcp("front1")))
+    assert controller.get_proxy_session(4242)["transport"] == "front9"
+    assert controller.get_proxy_sessions(transport="front1")["total"] == 0
+    assert controller.get_proxy_sessions(transport="front9")["total"] == 1
+    now(controller.stop_proxy_transport("front1", sessions="close"))
+    assert controller.get_proxy_sessions()["total"] == 1
+    now(controller.stop_proxy_transport("front9", sessions="close"))
+    assert controller.get_proxy_sessions()["total"] == 0
 
 
 def test_the_end_of_the_worker_ends_a_reload(worker: Worker) -> None:

@@ -4,6 +4,7 @@ Names of methods are those of the procedures of Crossbar.io's management API. Wh
 :mod:`proxy.errors`.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Literal
 
@@ -34,6 +35,8 @@ from proxy.transports import ProxyTransport
 from proxy.webservices import WebServiceProcedures
 
 __all__ = ["ProxyController", "SessionsFate"]
+
+log = logging.getLogger(__name__)
 
 # Sessions that are told per turn of the reactor, where all are told at once.
 SHUTDOWN_BATCH: Final = 500
@@ -388,7 +391,11 @@ class ProxyController(ReloadProcedures, WebServiceProcedures, SessionProcedures,
     def _shut_down(self, sessions: "list[FrontSession | EchoSession]") -> None:
         batch, rest = sessions[:SHUTDOWN_BATCH], sessions[SHUTDOWN_BATCH:]
         for session in batch:
-            session.shut_down()
+            try:
+                session.shut_down()
+            except Exception:
+                log.exception("error while a client was told of the end; it is cut off")
+                session.crashed()
         if rest:
             self.reactor.callLater(0, self._shut_down, rest)
 

@@ -20,6 +20,7 @@ from proxy.errors import (
 )
 from proxy.management.procedures import procedures
 from proxy.plane import CLOSED_PEER, EV_CLOSED
+from proxy.sessions import FrontSession
 from support.planes import FRONT, HELLO, WELCOME_DETAILS, Rig, abort_of, back_conn, connection_of
 
 UNIX = {"transport": {"type": "rawsocket", "endpoint": {"type": "unix", "path": "/run/other.sock"}}}
@@ -401,6 +402,27 @@ def test_after_its_session_a_connection_of_a_stopped_transport_is_closed():
 
 
 # --- the end ---
+
+
+def test_a_session_that_cannot_be_told_of_the_end_does_not_hold_up_the_others(monkeypatch):
+    """With memory for nothing, for example."""
+    rig = Rig()
+    rig.log_in(FRONT, 1)
+    rig.log_in(FRONT + 1, 2)
+
+    def fail(session):
+        raise MemoryError
+
+    first = rig.transport.sessions[FRONT]
+    shut_down = FrontSession.shut_down
+    monkeypatch.setattr(FrontSession, "shut_down", lambda one: fail(one) if one is first else shut_down(one))
+    ended = rig.controller.shut_down(5)
+    unlistened(rig)
+    calls = rig.did()
+    assert ("abort", FRONT) in calls
+    assert ("send", FRONT + 1, [6, {}, SHUTDOWN]) in calls
+    rig.clock.advance(5)
+    assert ended.result is False
 
 
 def test_nothing_is_started_in_a_worker_that_ends():

@@ -230,7 +230,9 @@ class ProxyTransport(Managed):
         except Exception as error:
             self.give_up()
             self.plane.drop_owner(self._number)
-            raise CannotListen(f"transport {self.id}: {error}") from error
+            staying = sum(1 for other in self.controller.retired if other.sessions)
+            hint = f" ({staying} stopped transports whose sessions stay count, too)" if staying else ""
+            raise CannotListen(f"transport {self.id}: {error}{hint}") from error
         self._listener.detach()
         self._listener = None
         self._descriptor = descriptor

@@ -555,6 +555,17 @@ def test_a_data_plane_without_room_changes_nothing(worker: Worker, tmp_path: Pat
     assert not path.exists()
 
 
+def test_stopped_transports_that_take_up_the_room_are_named(worker: Worker) -> None:
+    worker.boot(item(tcp("front1")))
+    (number,) = worker.plane.sockets
+    worker.plane.owners[number].on_event(EV_OPEN, 77, SER_CBOR, PEER)
+    worker.reload(item())
+    worker.reload(item(tcp("front2")))
+    worker.plane.room = 0
+    with pytest.raises(CannotListen, match="1 stopped transports whose sessions stay"):
+        worker.reload(item())
+
+
 @pytest.mark.parametrize("step", ["start_proxy_realm_route", "stop_proxy_realm_route", "start_proxy_connection"])
 def test_a_failure_half_way_is_taken_back(step: str, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.boot(item())
@@ -675,8 +686,8 @@ def test_the_file_wins_where_both_want_an_address(worker: Worker) -> None:
 
 
 def test_a_transport_in_the_way_that_is_about_to_stop_changes_nothing(worker: Worker) -> None:
-    port = free_port()
     worker.boot(item(tcp("front1")))
+    port = free_port()
     now(worker.controller.start_proxy_transport("extra", tcp("extra", port)))
     worker.plane.holds = True
     worker.controller.stop_proxy_transport("extra")

@@ -304,10 +304,14 @@ def test_a_client_that_was_silent_until_its_transport_was_stopped_does_not_get_i
     silent = site.fronts[front].connect()
     site.manager.call("get_proxy_stats")  # by now it is accepted
     site.manager.call("stop_proxy_transport", "transport000" if front == "rs" else "transport001")
-    with pytest.raises((PeerClosed, ConnectionError)):
+
+    def log_in() -> None:
         client = raw.dial(site.fronts[front], sock=silent)
         client.send(hello())
         client.recv()
+
+    with pytest.raises((PeerClosed, ConnectionError)):
+        log_in()
     assert len(site.manager.sessions()) == 2
     for peer in (*pair, *other):
         peer.close()

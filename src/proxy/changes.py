@@ -99,13 +99,18 @@ class Change:
     # --- transports: taking the addresses ---
 
     def _see_that_nothing_is_in_between(self) -> None:
-        """See that what is to be replaced neither starts nor stops at this moment.
+        """See that what is to be replaced neither starts nor stops at this moment, and that what is to stay is there.
 
-        :raises AlreadyRunning: it does.
+        :raises AlreadyRunning: it does, or is not.
         """
         controller = self._controller
         for transport in self._fresh:
             _require_settled(controller.transports, transport.id)
+        fresh = {transport.id for transport in self._fresh}
+        for model in self._config.transports:
+            # Names of interfaces were looked up since this was found to be as the file has it.
+            if model.id not in fresh and not _is_same(controller.transports.get(model.id), model):
+                raise AlreadyRunning(f'transport "{model.id}" was stopped meanwhile: try again')
         for connection_id in self._config.connections:
             _require_settled(controller.connections, connection_id)
 

@@ -880,6 +880,22 @@ def test_a_name_in_front_is_looked_up_and_goes_on_with_its_socket(worker: Worker
     assert worker.file_of("front1") == before
 
 
+def test_a_transport_that_is_stopped_while_a_name_is_looked_up(worker: Worker) -> None:
+    """The reload does not say that it kept what is not there any more; the next one brings it back."""
+    worker.boot(item(tcp("front1")))
+    worker.controller.resolver = names = Names()  # type: ignore[assignment]
+    worker.save(item(tcp("front1"), tcp("front2", 0, "localhost")))
+    done = worker.controller.reload_config()
+    now(worker.controller.stop_proxy_transport("front1"))
+    names.asked[0].callback([Address("127.0.0.1")])
+    with pytest.raises(AlreadyRunning, match="front1"):
+        now(done)
+    assert not worker.controller.transports
+    done = worker.controller.reload_config()
+    names.asked[1].callback([Address("127.0.0.1")])
+    assert now(done)["started"]["transports"] == ["front1", "front2"]
+
+
 def test_a_transport_that_failed_listens_again(worker: Worker) -> None:
     worker.boot(item())
     front = worker.controller.transports["front1"]

@@ -24,7 +24,11 @@ PY := $(VENV)/bin/python
 JS := tests/support/js
 PYTEST := $(PY) -m pytest
 # what is worth running again with assertions and sanitizers: everything that drives the data plane
-DEEP ?= $(wildcard tests/unit tests/property tests/kernel tests/integration tests/adversity tests/leaks)
+DEEP ?= $(wildcard tests/unit tests/property tests/kernel tests/integration tests/adversity tests/leaks) \
+	$(addprefix --ignore=,$(wildcard $(SHALLOW)))
+# of the control plane only: the same octets pass the data plane as in the others, so that once is enough
+SHALLOW := $(addprefix tests/integration/test_,node.py node_channel.py node_command.py node_ending.py ctl.py manhole.py \
+	management_remote.py management_socket.py process.py service_sessions.py)
 ARGS ?=
 
 .PHONY: help

@@ -27,8 +27,8 @@ PYTEST := $(PY) -m pytest
 DEEP ?= $(wildcard tests/unit tests/property tests/kernel tests/integration tests/adversity tests/leaks) \
 	$(addprefix --ignore=,$(wildcard $(SHALLOW)))
 # of the control plane only: the same octets pass the data plane as in the others, so that once is enough
-SHALLOW := $(addprefix tests/integration/test_,node.py node_channel.py node_command.py node_ending.py ctl.py manhole.py \
-	management_remote.py management_socket.py process.py service_sessions.py)
+SHALLOW := $(addprefix tests/integration/test_,node.py node_channel.py node_command.py node_ending.py ctl.py \
+	manhole.py management_remote.py management_socket.py process.py service_sessions.py)
 ARGS ?=
 
 .PHONY: help

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 
 import cbor2
 
+from proxy.imports import leave_out_ubjson
 from proxy.nodelog import LEVELS, announce, install_node_log, set_log_level
 
 __all__ = ["main", "parse"]
@@ -109,6 +110,7 @@ def main() -> NoReturn:
             log.warning("arguments of the command line that are not known here, and ignored: %s", " ".join(unknown))
         # Behind everything of ours: what the operator has there may add to it, and replaces nothing.
         sys.path += [folder for folder in own_folders(os.environ.pop(NODE_PATH, "")) if folder not in sys.path]
+        leave_out_ubjson()
         from proxy.node import run
 
         status = run(options)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from proxy.children import Child, ChildError
+from proxy.imports import leave_out_ubjson
 
 if TYPE_CHECKING:
     from proxy.demo import DemoClient, Outcome
@@ -112,6 +113,7 @@ class _Quickstart:
         return await start(stack, self._folder, path)
 
     async def _demonstrate(self, stack: AsyncExitStack, host: str, ws_port: int, rawsocket_port: int) -> None:
+        leave_out_ubjson()
         # Imported here: it chooses asyncio for autobahn, and takes a moment.
         from proxy.demo import DemoClient, DemoError
 

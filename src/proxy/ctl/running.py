@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from proxy.ctl.errors import CtlError
 from proxy.ctl.output import Output, cleaned
+from proxy.imports import leave_out_ubjson
 
 __all__ = ["EXIT_SIGNAL", "Settings", "run"]
 
@@ -44,8 +45,7 @@ def run(settings: Settings, command: Command) -> None:
 
     :param command: called with the :class:`proxy.ctl.client.Client` and the output.
     """
-    # autobahn would load it, and NumPy with it, which takes longer than most commands.
-    sys.modules.setdefault("bjdata", None)  # type: ignore[arg-type]
+    leave_out_ubjson()
     # Imported here: help and the errors of the command line need none of it.
     from twisted.internet import reactor
 

@@ -255,8 +255,9 @@ def test_supervisors_are_told(reloading: Reloading, tmp_path: Path, make_proxy: 
 
 # A session of its own, whose terminal is standard input.
 LOGIN = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 os.setsid()
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as after a login, even if the tests themselves run under nohup
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execvp(sys.argv[1], sys.argv[1:])
 """

@@ -161,7 +161,7 @@ class Change:
                     yield self._stop_connection(running)
                 yield self._start_connection(connection_id, model)
                 if running is not None:
-                    running.successor = self._controller.connections[connection_id]
+                    self._hand_over(running)
             self._booked.connections[connection_id] = self._controller.connections[connection_id]
 
     @inlineCallbacks
@@ -182,9 +182,16 @@ class Change:
     def _restart_connection(self, connection: ProxyConnection) -> Any:
         controller, booked = self._controller, self._before.connections
         yield controller.start_proxy_connection(connection.id, connection.model, details=self._caller)
-        connection.successor = controller.connections[connection.id]
+        successor = self._hand_over(connection)
         if booked.get(connection.id) is connection:
-            booked[connection.id] = connection.successor
+            booked[connection.id] = successor
+
+    def _hand_over(self, connection: ProxyConnection) -> ProxyConnection:
+        """Have the connection that goes by the same id now take the place of a stopped one."""
+        successor = connection.successor = self._controller.connections[connection.id]
+        # What an operator keeps out of service is not put back by a change of its options.
+        successor.is_draining = connection.is_draining
+        return successor
 
     @inlineCallbacks
     def _change_routes(self) -> Any:

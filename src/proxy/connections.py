@@ -72,7 +72,6 @@ class ProxyConnection(Managed):
         "model",
         "params",
         "refused",
-        "successor",
         "target",
     )
 
@@ -99,7 +98,6 @@ class ProxyConnection(Managed):
         self.joined = 0
         self.failures = 0
         self.is_draining = False
-        self.successor: ProxyConnection | None = None
         self.refused = Tally(f"connection {connection_id}", controller.reactor)
         self._taken = None if transport.serializers is None else _numbers(*transport.serializers)
         self._preferred = _numbers(*(name for name in (transport.serializer,) if name is not None))
@@ -124,16 +122,6 @@ class ProxyConnection(Managed):
             "stopped": self.stopped,
             "state": int(self.state),
         }
-
-    @property
-    def latest(self) -> "ProxyConnection":
-        """Itself, or what has taken its place in the end."""
-        last: ProxyConnection = self
-        while last.successor is not None:
-            last = last.successor
-        if last is not self:
-            self.successor = last  # what was in between need not be kept
-        return last
 
     @property
     def takes_logins(self) -> bool:

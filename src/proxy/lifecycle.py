@@ -2,7 +2,7 @@
 
 import time
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.python.failure import Failure
@@ -95,9 +95,10 @@ class Managed(Lifecycle):
 
     :ivar started: since when it is in service (Posix time, ns); None: it is not.
     :ivar stopped: when it was taken out of service (Posix time, ns); None: it has not been.
+    :ivar successor: what has taken its place; None: nothing has.
     """
 
-    __slots__ = ("controller", "started", "stopped")
+    __slots__ = ("controller", "started", "stopped", "successor")
 
     KIND: ClassVar[str]
     """As in the names of the topics."""
@@ -109,6 +110,17 @@ class Managed(Lifecycle):
         self.controller = controller
         self.started: int | None = None
         self.stopped: int | None = None
+        self.successor: Self | None = None
+
+    @property
+    def latest(self) -> Self:
+        """Itself, or what has taken its place in the end."""
+        last = self
+        while last.successor is not None:
+            last = last.successor
+        if last is not self:
+            self.successor = last  # what was in between need not be kept
+        return last
 
     def __str__(self) -> str:
         return f"{self.label} ({self.state.name.lower()})"

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from typing import Any, Final
 
-from twisted.logger import STDLibLogObserver, globalLogBeginner
+from proxy.logs import log_twisted, set_level
 
 __all__ = ["ANNOUNCEMENT", "LEVELS", "NodeLog", "announce", "install_node_log", "set_log_level"]
 
@@ -220,13 +220,10 @@ def install_node_log(level: str) -> NodeLog:
     handler = NodeLog()
     logging.getLogger().addHandler(handler)
     set_log_level(level)
-    # What the standard library would look up for each record and nobody reads.
-    logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
     logging.captureWarnings(True)
     printed: Any = _Lines()
     sys.stderr = printed
-    observer: Any = STDLibLogObserver("twisted")
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
+    log_twisted()
     return handler
 
 
@@ -235,7 +232,4 @@ def set_log_level(level: str) -> None:
 
     :param level: one of :data:`LEVELS`.
     """
-    number = LEVELS[level]
-    logging.getLogger().setLevel(number)
-    # Twisted tells of every port and factory at its "info", which is our "debug".
-    logging.getLogger("twisted").setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
+    set_level(LEVELS[level])

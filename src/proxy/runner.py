@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import STDLibLogObserver, globalLogBeginner
 from twisted.python.failure import Failure
 
 from proxy.bootstrap import SignalAlarm, install_name_resolver, install_reactor, raise_descriptor_limit
 from proxy.config import WorkerConfig
 from proxy.controller import ProxyController
 from proxy.errors import ProxyError
+from proxy.logs import log_twisted, set_level
 from proxy.management import Management, open_management
 from proxy.plane import DataPlane
 from proxy.reloading import Source
@@ -186,12 +186,6 @@ def _install_logging(level: str) -> None:
     """Log to stderr, from ``level`` on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(_LEVELS[level])
-    # Twisted tells of every port and factory at its "info", which is our "debug".
-    logging.getLogger("twisted").setLevel(max(_LEVELS[level], logging.WARNING) if level != "debug" else logging.DEBUG)
-    # What the standard library would look up for each line and nobody prints here.
-    logging.logProcesses = logging.logThreads = logging.logMultiprocessing = False
-    observer: Any = STDLibLogObserver("twisted")
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
+    logging.getLogger().addHandler(handler)
+    set_level(_LEVELS[level])
+    log_twisted()

@@ -115,7 +115,6 @@ class ProxyTransport(Managed):
         self._has_lingered = False
         self.is_forgotten = False
         self._is_given_up = False
-        self.successor: ProxyTransport | None = None
 
     # --- life ---
 
@@ -285,16 +284,6 @@ class ProxyTransport(Managed):
             "listening_since": self.listening_since,
             "state": int(self.state),
         }
-
-    @property
-    def latest(self) -> "ProxyTransport":
-        """Itself, or what has taken its place in the end."""
-        last: ProxyTransport = self
-        while last.successor is not None:
-            last = last.successor
-        if last is not self:
-            self.successor = last  # what was in between need not be kept
-        return last
 
     @property
     def takes_logins(self) -> bool:

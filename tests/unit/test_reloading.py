@@ -713,6 +713,24 @@ def test_a_connection_that_another_route_needs_stays(worker: Worker) -> None:
     assert worker.reload()["stopped"]["connections"] == ["one"]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_connection_that_is_out_of_service_stays_so(worker: Worker, fails: bool) -> None:
+    worker.boot(item())
+    worker.controller.drain_proxy_connection("one")
+    changed = item()
+    changed["connections"]["one"] = router("/run/elsewhere.sock")
+    if fails:
+        changed["routes"]["realm9"] = {"anonymous": "one"}
+        worker.controller.start_proxy_realm_route = lambda *_, **__: fail(CannotStart("for the test"))
+        with pytest.raises(CannotStart):
+            worker.reload(changed)
+    else:
+        assert worker.reload(changed)["started"]["connections"] == ["one"]
+    assert not worker.controller.connections["one"].takes_logins
+    worker.controller.drain_proxy_connection("one", cancel=True)
+    assert worker.controller.connections["one"].takes_logins
+
+
 def test_an_object_in_between_refuses_the_reload(worker: Worker) -> None:
     worker.boot(item())
     worker.plane.holds = True

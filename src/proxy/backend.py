@@ -8,9 +8,10 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from proxy.auth import Accept
+from proxy.auth.base import Accept, Challenge
+from proxy.auth.routers import Answer, Client, LoginError, RouterLogin
 from proxy.connections import ANY, ProxyConnection
-from proxy.forwarding import backend_hello, encoded_goodbye, leave_taking
+from proxy.forwarding import encoded_goodbye, leave_taking
 from proxy.handshake import HandshakeError, build_request, check_response
 from proxy.messages import (
     SERIALIZER_NAMES,
@@ -20,11 +21,13 @@ from proxy.messages import (
     Welcome,
     abort,
     check_abort,
+    check_challenge,
     check_welcome,
     decode,
     encode,
     type_name,
 )
+from proxy.messages import Challenge as ChallengeMessage
 from proxy.plane import (
     CLOSED_DEADLINE,
     CLOSED_FRONT_GONE,
@@ -53,6 +56,9 @@ OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 _CLOSE_REASON_LENGTH: Final = 200
 
+# CHALLENGEs that a router may ask one login: every method has one.
+CHALLENGES_MAX: Final = 4
+
 # What becomes of a connection that is stopped or drained while a login is on its way to it.
 OUT_OF_SERVICE: Final = "is out of service by now"
 
@@ -66,7 +72,8 @@ class Joiner(Protocol):
 
     def on_back(self, back: "Back", kind: int, arg: int, data: bytes) -> None: ...
     def back_crashed(self, back: "Back") -> None: ...
-    def joined(self, back: "Back", welcome: Welcome) -> None: ...
+    def challenge(self, challenge: Challenge) -> None: ...
+    def joined(self, back: "Back", welcome: Welcome, login: RouterLogin) -> None: ...
     def refused(self, message: bytes, reason: str) -> None: ...
 
 
@@ -143,10 +150,7 @@ class BackendJoin:
 
     :param session: the client session; told by ``joined()`` or ``refused()``, once, unless cancel() comes first.
     :param candidates: connections in the order of the route.
-    :param details: HELLO.Details of the client.
-    :param accept: who the client is.
-    :param transport: the client's transport details.
-    :param identity: the proxy's own authid, and the hex of its public key or None.
+    :param client: who the client is, and what it said.
     :param claim: realm and session ID, for the data plane.
     """
 
@@ -154,21 +158,21 @@ class BackendJoin:
         "_address",
         "_addresses",
         "_candidates",
+        "_challenges",
         "_claim",
-        "_details",
         "_failures",
         "_hellos",
-        "_identity",
         "_key",
+        "_login",
         "_lookup",
         "_others",
         "_plane",
         "_serializer",
         "_session",
-        "_transport",
+        "_thinking",
         "_ways",
-        "accept",
         "back",
+        "client",
     )
 
     def __init__(
@@ -176,18 +180,12 @@ class BackendJoin:
         plane: Plane,
         session: Joiner,
         candidates: list[ProxyConnection],
-        details: dict[str, Any],
-        accept: Accept,
-        transport: dict[str, Any],
-        identity: tuple[str, str | None],
+        client: Client,
         claim: Claim,
     ) -> None:
         self._plane = plane
         self._session = session
-        self._details = details
-        self.accept = accept
-        self._transport = transport
-        self._identity = identity
+        self.client = client
         self._claim = claim
         if len(candidates) > 1:
             # Those that failed lately come last: they are tried before the client is refused, not before.
@@ -197,7 +195,11 @@ class BackendJoin:
         self._address = 0
         self._ways: Iterator[int] = iter(())
         self._serializer = 0
-        self._hellos: dict[tuple[bool, int], bytes] = {}
+        # The login at the connection that is tried, and its HELLO by serializer.
+        self._login: RouterLogin | None = None
+        self._hellos: dict[int, bytes] = {}
+        self._challenges = 0
+        self._thinking: Deferred[Answer] | None = None
         # What was tried: connection ID and what became of it; and whether anything but serializers was in the way.
         self._failures: list[tuple[str, str]] = []
         self._others = False
@@ -214,9 +216,20 @@ class BackendJoin:
         lookup, self._lookup = self._lookup, None
         if lookup is not None:
             lookup.cancel()
+        self._stop_thinking()
         if self.back is not None:
             self.back.session = None
             self.back = None
+
+    @property
+    def accept(self) -> Accept:
+        """Who the client is."""
+        return self.client.accept
+
+    def _stop_thinking(self) -> None:
+        thinking, self._thinking = self._thinking, None
+        if thinking is not None:
+            thinking.cancel()
 
     # --- going on ---
 
@@ -232,6 +245,8 @@ class BackendJoin:
         else:
             self._give_up()
             return
+        self._login = connection.login(self.client)
+        self._hellos.clear()
         lookup = connection.resolve()
         self._lookup = lookup
         lookup.addCallbacks(
@@ -268,7 +283,7 @@ class BackendJoin:
             return
         for serializer in self._ways:
             try:
-                self._hello(connection, serializer)
+                self._hello(serializer)
             except MessageError as error:
                 self._fell_through(connection, f"cannot be told HELLO: {error}")
                 continue
@@ -293,7 +308,7 @@ class BackendJoin:
             request, self._key = build_request(
                 target.host, target.port, target.resource, [SUBPROTOCOL_NAMES[serializer]], connection.headers
             )
-        hello = self._hello(connection, serializer)
+        hello = self._hello(serializer)
         # Only now: an owner that is never dialled would never be dropped.
         back = self.back = Back(self._plane, session, connection, serializer, self._claim)
         self._plane.dial(
@@ -310,25 +325,15 @@ class BackendJoin:
             self._claim.front_sid,
         )
 
-    def _hello(self, connection: ProxyConnection, serializer: int) -> bytes:
-        """HELLO for a router.
+    def _hello(self, serializer: int) -> bytes:
+        """HELLO for the router.
 
         :raises MessageError: the serializer cannot express it.
         """
-        key = connection.asserts_identity, serializer
-        hello = self._hellos.get(key)
+        hello = self._hellos.get(serializer)
         if hello is None:
-            node_id, public_key = self._identity
-            message = backend_hello(
-                self._details,
-                self.accept,
-                self._transport,
-                asserts_identity=connection.asserts_identity,
-                node_id=node_id,
-                public_key=public_key,
-                to_back=self._claim.ids.to_back,
-            )
-            hello = self._hellos[key] = encode(serializer, message)
+            assert self._login is not None
+            hello = self._hellos[serializer] = encode(serializer, self._login.hello())
         return hello
 
     # --- what the router says ---
@@ -367,10 +372,7 @@ class BackendJoin:
                 self._aborted(back, reason, leave_taking(back.serializer, self._session.serializer, data, message))
                 return
             elif message[0] == MessageType.CHALLENGE:
-                back.leave(encode(back.serializer, abort("wamp.error.cannot_authenticate")))
-                text = f"the router asked the proxy to authenticate (connection {back.connection.id})"
-                log.warning("connection %s: the router asked the proxy to authenticate", back.connection.id)
-                self._refuse(abort("wamp.error.authentication_failed", text))
+                self._on_challenge(back, check_challenge(message))
                 return
             else:
                 self._broken(back, f"answered HELLO with {type_name(code)}")
@@ -387,7 +389,55 @@ class BackendJoin:
         back.has_joined(welcome.session_id)
         back.connection.mark_up(back.serializer)
         self.back = None
-        self._session.joined(back, welcome)
+        assert self._login is not None
+        self._session.joined(back, welcome, self._login)
+
+    def _on_challenge(self, back: Back, question: ChallengeMessage) -> None:
+        """The router wants to know more before it lets anybody in."""
+        assert self._login is not None
+        self._challenges += 1
+        if self._challenges > CHALLENGES_MAX:
+            self._broken(back, f"asks for more than {CHALLENGES_MAX} answers")
+            return
+        try:
+            answer = self._login.challenge(question.authmethod, question.extra)
+        except LoginError as error:
+            self._cannot_answer(back, str(error))
+            return
+        if isinstance(answer, Deferred):
+            self._thinking = answer
+            answer.addCallbacks(self._thought, self._not_thought, callbackArgs=(back,), errbackArgs=(back,))
+            answer.addErrback(self._crashed)
+        else:
+            self._authenticate(back, answer)
+
+    def _thought(self, answer: Answer, back: Back) -> None:
+        if self._thinking is not None:
+            self._thinking = None
+            self._authenticate(back, answer)
+
+    def _not_thought(self, failure: Failure, back: Back) -> None:
+        if self._thinking is None:
+            return
+        self._thinking = None
+        failure.trap(LoginError)
+        self._cannot_answer(back, failure.getErrorMessage())
+
+    def _authenticate(self, back: Back, answer: Answer) -> None:
+        """Answer the router."""
+        signature, extra = answer
+        try:
+            message = encode(back.serializer, [int(MessageType.AUTHENTICATE), signature, extra])
+        except MessageError as error:
+            self._cannot_answer(back, str(error))
+            return
+        self._plane.send(back.conn, message)
+        self._plane.next(back.conn, back.connection.join_ms)
+
+    def _cannot_answer(self, back: Back, text: str) -> None:
+        back.leave(encode(back.serializer, abort("wamp.error.cannot_authenticate")))
+        log.warning("connection %s: %s", back.connection.id, text)
+        self._refuse(abort("wamp.error.authentication_failed", f"{text} (connection {back.connection.id})"))
 
     def _aborted(self, back: Back, reason: str, data: bytes) -> None:
         """The router refuses this client. That is its right, not a failure: no other router is asked."""
@@ -403,6 +453,7 @@ class BackendJoin:
         self._after_failure()
 
     def _on_closed(self, back: Back, arg: int, data: bytes) -> None:
+        self._stop_thinking()
         if arg & 0xFF == CLOSED_FRONT_GONE:
             self.back = None  # the client's own EV_CLOSED is the next to come
             return

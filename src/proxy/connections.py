@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import Deferred, succeed
 
 from proxy.addresses import Address
+from proxy.auth.asserted import AssertedIdentity
+from proxy.auth.credential import ServiceCredential
+from proxy.auth.relaying import RelayedLogin
+from proxy.auth.routers import Client, RouterLogin
 from proxy.config import BackendUnix, ConnectionConfig, checked
 from proxy.config.redaction import redacted
 from proxy.lifecycle import Managed
@@ -43,7 +47,6 @@ class ProxyConnection(Managed):
     :raises ConfigError: it cannot be used.
 
     :ivar config: the item as it was given; ``model``: the same, checked.
-    :ivar asserts_identity: the router is told who the client is (anonymous-proxy); else only that a proxy joins.
     :ivar target: host, port and path for the WebSocket upgrade request; None for RawSocket.
     :ivar live: sessions that are joined; ``joined``: sessions joined ever; ``failures``: attempts that failed.
     :ivar refused: messages of this router that could not be passed on to their client.
@@ -53,11 +56,11 @@ class ProxyConnection(Managed):
 
     __slots__ = (
         "_fixed",
+        "_login_class",
         "_pauses",
         "_preferred",
         "_taken",
         "_ways",
-        "asserts_identity",
         "config",
         "dial_ms",
         "failures",
@@ -84,8 +87,7 @@ class ProxyConnection(Managed):
         self.id = connection_id
         self.model: ConnectionConfig
         self.model, self.config = checked(ConnectionConfig, config, controller.cbdir)
-        # The router believes whatever an asserting proxy says of its clients.
-        self.asserts_identity = self.model.auth_mode == "anonymous-proxy"
+        self._login_class = _LOGINS[self.model.auth_mode]
         transport = self.model.transport
         self.kind = CODEC_RS if transport.type == "rawsocket" else CODEC_WS
         self.target = transport.target if self.kind == CODEC_WS else None
@@ -129,6 +131,22 @@ class ProxyConnection(Managed):
         if self.successor is not None:
             return self.latest.takes_logins
         return self.is_started and not self.is_draining
+
+    # --- logins ---
+
+    @property
+    def asserts_identity(self) -> bool:
+        """Whether the router believes what the proxy says of its clients."""
+        return self._login_class is AssertedIdentity
+
+    @property
+    def relays(self) -> bool:
+        """Whether the router decides itself who a client is."""
+        return self._login_class.RELAYS
+
+    def login(self, client: Client) -> RouterLogin:
+        """How to log in there for a client."""
+        return self._login_class(client)
 
     # --- addresses ---
 
@@ -211,6 +229,13 @@ class ProxyConnection(Managed):
         if self._pauses:
             self._pauses.pop(ANY, None)
             self._pauses.pop(serializer, None)
+
+
+_LOGINS: Final[Mapping[str, type[RouterLogin]]] = {
+    "anonymous-proxy": AssertedIdentity,
+    "anonymous": ServiceCredential,
+    "passthrough": RelayedLogin,
+}
 
 
 class _Pause:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from proxy.auth import Accept
+from proxy.auth.base import Accept, forwarded_authextra
+from proxy.auth.routers import Client
 from proxy.messages import (
     SERIALIZER_NAMES,
     SUBPROTOCOL_NAMES,
@@ -29,6 +30,8 @@ __all__ = [
     "forwarded_headers",
     "front_welcome",
     "leave_taking",
+    "relayed_hello",
+    "relayed_welcome",
     "transport_details",
 ]
 
@@ -141,41 +144,71 @@ def _passed_on(details: dict[str, Any], to_back: Callable[[int], int]) -> dict[s
 
 
 def backend_hello(
-    details: dict[str, Any],
-    accept: Accept,
-    transport: dict[str, Any],
+    client: Client,
     *,
-    asserts_identity: bool,
-    node_id: str,
-    public_key: str | None,
-    to_back: Callable[[int], int],
+    authmethods: list[str],
+    authid: str | None = None,
+    authrole: str | None = None,
+    authextra: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """The HELLO that joins the router in the client's name.
 
-    :param details: HELLO.Details of the client.
-    :param accept: who the client is.
-    :param transport: the client's transport details, as autobahn marshals them.
-    :param asserts_identity: join by ``anonymous-proxy`` instead of ``anonymous``.
-    :param node_id: authid of the proxy itself.
-    :param public_key: hex of the node's public key, None without one.
-    :param to_back: the router's ID of a session that the client names.
+    :param client: for whom.
+    :param authmethods: how the proxy can log in.
+    :param authid: of the proxy itself.
+    :param authrole: likewise; None: the router's choice.
+    :param authextra: what the methods need to know besides.
     """
-    hello = _passed_on(details, to_back)
-    hello["roles"] = _clean_roles(details["roles"])
-    hello["agent"] = details.get("agent") or AGENT
-    hello["authmethods"] = ["anonymous-proxy" if asserts_identity else "anonymous"]
-    if asserts_identity:
-        hello["authid"] = node_id
+    accept = client.accept
+    hello = _passed_on(client.details, client.to_back)
+    hello["roles"] = _clean_roles(client.details["roles"])
+    hello["agent"] = client.details.get("agent") or AGENT
+    hello["authmethods"] = authmethods
+    hello |= {key: value for key, value in (("authid", authid), ("authrole", authrole)) if value is not None}
     hello["authextra"] = {
-        "pubkey": public_key,
+        "pubkey": client.identity[1],
         "proxy_realm": accept.realm,
         "proxy_authid": accept.authid,
         "proxy_authrole": accept.authrole,
         "proxy_authmethod": accept.authmethod,
         "proxy_authprovider": accept.authprovider,
-        "proxy_authextra": {**accept.authextra, "transport": transport},
+        "proxy_authextra": {**accept.authextra, "transport": client.transport},
+        **(authextra or {}),
     }
     return [int(MessageType.HELLO), accept.realm, hello]
+
+
+# What a router would take from the connection that the client comes over, which is the proxy's.
+_CONNECTION_METHODS: Final = frozenset({"tls", "cookie"})
+
+
+def relayed_hello(client: Client) -> list[Any]:
+    """The client's own HELLO, for the router that decides who it is.
+
+    The methods and attributes by which a router would believe the proxy are left out: they are not the client's to use.
+    """
+    details = client.details
+    hello = _passed_on(details, client.to_back)
+    hello["roles"] = _clean_roles(details["roles"])
+    hello["agent"] = details.get("agent") or AGENT
+    hello["authmethods"] = [
+        name
+        for name in details.get("authmethods") or ["anonymous"]
+        if not name.endswith("-proxy") and name not in _CONNECTION_METHODS
+    ]
+    hello |= {key: details[key] for key in ("authid", "authrole") if details.get(key) is not None}
+    if isinstance(details.get("authextra"), Mapping):
+        hello["authextra"] = forwarded_authextra(details)
+    return [int(MessageType.HELLO), client.accept.realm, hello]
+
+
+def relayed_welcome(welcome: Welcome, accept: Accept) -> dict[str, Any]:
+    """WELCOME.Details for a client that its router let in: the router's own."""
+    details = welcome.details
+    told = details.get("authextra")
+    details["authextra"] = dict(told) if isinstance(told, dict) else {}
+    details.setdefault("realm", accept.realm)
+    return details
 
 
 # Where routers repeat the session ID in WELCOME.Details and its authextra.

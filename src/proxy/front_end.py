@@ -1,7 +1,7 @@
 """What a client's connection holds while it lives, and the ways in which the proxy ends its session."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.backend import Back, BackendJoin
 from proxy.forwarding import encoded_goodbye
@@ -10,9 +10,12 @@ from proxy.routes import RouteUse
 from proxy.session_states import CODE_GOING_AWAY, GOODBYE_AND_OUT, SYSTEM_SHUTDOWN, State
 
 if TYPE_CHECKING:
+    from proxy.logins import Login
     from proxy.transports import ProxyTransport
 
 __all__ = ["FrontEnd"]
+
+_LOGGING_IN: Final = frozenset({State.AUTHENTICATING, State.CHALLENGED, State.JOINING})
 
 log = logging.getLogger("proxy.sessions")
 
@@ -23,7 +26,10 @@ class FrontEnd:
     :param transport: the listening transport that it came through.
     :param conn: its number in the data plane.
 
+    :ivar cookie: of the connection; None: it has none.
+    :ivar login: the login that is under way.
     :ivar front_sid: the session ID that the client was told, or will be; 0: it has none, or the router chooses it.
+    :ivar has_own_sid: the proxy drew it.
     :ivar realm: of the session, or of the attempt at one; empty: there is none.
     :ivar authid: what the client was told in WELCOME; likewise ``authrole`` and ``authmethod``.
     :ivar joined_at: when it joined (Posix time, microseconds).
@@ -36,12 +42,15 @@ class FrontEnd:
         "authrole",
         "back",
         "conn",
+        "cookie",
         "deadline",
         "extension",
         "front_sid",
+        "has_own_sid",
         "headers",
         "join",
         "joined_at",
+        "login",
         "peer",
         "plane",
         "realm",
@@ -63,10 +72,13 @@ class FrontEnd:
         self.headers: dict[str, str] | None = None
         self.subprotocol: str | None = None
         self.extension: str | None = None
+        self.cookie: str | None = None
+        self.login: Login | None = None
         self.join: BackendJoin | None = None
         self.back: Back | None = None
         self.use: RouteUse | None = None
         self.front_sid = 0
+        self.has_own_sid = False
         self.realm = ""
         self.authid = ""
         self.authrole = ""
@@ -82,8 +94,8 @@ class FrontEnd:
 
     @property
     def is_joining(self) -> bool:
-        """Whether a login waits for a router."""
-        return self.state is State.JOINING
+        """Whether a login waits for a router, an authenticator or the client."""
+        return self.state in _LOGGING_IN
 
     # --- ended from outside ---
 
@@ -103,9 +115,8 @@ class FrontEnd:
 
     def turn_away(self) -> None:
         """Let a client go that has no session: its transport is stopped."""
-        if self.state is State.JOINING:
-            self._detach("")
-            self.plane.undial(self.conn)
+        if self.is_joining:
+            self._drop_login()
             self._close(CODE_GOING_AWAY, encode(self.serializer, abort(SYSTEM_SHUTDOWN)))
         elif self.state in (State.HANDSHAKE, State.OPEN):
             self._close(CODE_GOING_AWAY)
@@ -152,11 +163,24 @@ class FrontEnd:
             self.plane.send(self.conn, message)
         self.plane.close(self.conn, code)
 
-    def _detach(self, reason: str) -> None:
-        """Let go of the router: GOODBYE with ``reason`` (none if empty) and close; end the login that is under way."""
+    def _stop_timer(self) -> None:
         timer, self.timer = self.timer, None
         if timer is not None:
             timer.cancel()
+
+    def _drop_login(self) -> None:
+        """Give up the login that is under way, if any: the client is to be let go."""
+        is_dialled = self.join is not None
+        self._detach("")
+        if is_dialled:
+            self.plane.undial(self.conn)
+
+    def _detach(self, reason: str) -> None:
+        """Let go of the router: GOODBYE with ``reason`` (none if empty) and close; end the login that is under way."""
+        self._stop_timer()
+        login, self.login = self.login, None
+        if login is not None and login.pending is not None:
+            login.pending.cancel()
         join, self.join = self.join, None
         if join is not None:
             join.cancel()
@@ -187,7 +211,8 @@ class FrontEnd:
     def _drop_sid(self) -> None:
         """The session, or the attempt at one, is over: its ID is free."""
         front_sid, self.front_sid = self.front_sid, 0
-        if front_sid and self.transport.draws_sids:
+        has_own_sid, self.has_own_sid = self.has_own_sid, False
+        if front_sid and has_own_sid:
             number = self.plane.add_realm(self.realm) if self.realm else 0
             self.transport.controller.session_ids.release(number, front_sid)
         self.realm = ""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from proxy.auth import Accept
+from proxy.auth.base import Accept
+from proxy.auth.routers import Client
 from proxy.backend import Back, BackendJoin, Joiner
 from proxy.connections import ProxyConnection
 from proxy.errors import NoSuchObject
@@ -133,6 +134,7 @@ class BackendMapping(WorkerController):
         authprovider: str = "static",
         details: dict[str, Any] | None = None,
         transport: dict[str, Any] | None = None,
+        relays: bool = False,
     ) -> BackendJoin:
         """Join a client to a router that its realm and role lead to.
 
@@ -140,16 +142,19 @@ class BackendMapping(WorkerController):
         :param authextra: what the client may tell the router about itself.
         :param details: HELLO.Details of the client.
         :param transport: the client's transport details, see :func:`proxy.forwarding.transport_details`.
+        :param relays: the router decides who the client is: only connections that leave it that are used, and else
+            none of them.
         :returns: the join, to be started.
         :raises NoSuchRealm: no route for the realm.
         :raises NoSuchRole: no route for the role in it.
         :raises RuntimeError: there are more realms than the data plane can have.
         """
         accept = Accept(realm, authid, authrole, authmethod, authprovider, {} if authextra is None else authextra)
-        candidates = self.pick(realm, authrole, frontend.serializer)
+        candidates = [item for item in self.pick(realm, authrole, frontend.serializer) if item.relays is relays]
         claim = Claim(self.session_ids, self.plane.add_realm(realm), frontend.front_sid)
         hello = {"roles": {}} if details is None else details
-        return BackendJoin(self.plane, frontend, candidates, hello, accept, transport or {}, self.identity, claim)
+        client = Client(frontend, hello, accept, transport or {}, self.identity, self.session_ids.to_back)
+        return BackendJoin(self.plane, frontend, candidates, client, claim)
 
     def unmap_backend(
         self,

@@ -34,6 +34,8 @@ __all__ = [
     "SUBPROTOCOL_NAMES",
     "UNTRUSTED_SIZE_MAX",
     "Abort",
+    "Authenticate",
+    "Challenge",
     "Goodbye",
     "Hello",
     "MessageError",
@@ -41,6 +43,8 @@ __all__ = [
     "Welcome",
     "abort",
     "check_abort",
+    "check_authenticate",
+    "check_challenge",
     "check_goodbye",
     "check_hello",
     "check_welcome",
@@ -143,6 +147,20 @@ class Abort(NamedTuple):
     details: dict[str, Any]
     args: list[Any] | None
     kwargs: dict[str, Any] | None
+
+
+class Challenge(NamedTuple):
+    """A checked CHALLENGE."""
+
+    authmethod: str
+    extra: dict[str, Any]
+
+
+class Authenticate(NamedTuple):
+    """A checked AUTHENTICATE."""
+
+    signature: str
+    extra: dict[str, Any]
 
 
 class Goodbye(NamedTuple):
@@ -432,6 +450,33 @@ def check_abort(message: list[Any]) -> Abort:
     if kwargs is not None:
         _dict(kwargs, "ABORT.ArgumentsKw")
     return Abort(reason, details, args, kwargs)
+
+
+def check_challenge(message: list[Any]) -> Challenge:
+    """Check ``[CHALLENGE, AuthMethod|string, Extra|dict]`` ("CHALLENGE").
+
+    :param message: as decoded.
+    :raises MessageError: with the first thing that is wrong.
+    """
+    _expect(message, MessageType.CHALLENGE, "CHALLENGE, AuthMethod|string, Extra|dict", 3, 3)
+    if type(message[1]) is not str:
+        raise MessageError(f"CHALLENGE.AuthMethod must be a string, got {shorten(message[1])}")
+    return Challenge(message[1], _dict(message[2], "CHALLENGE.Extra"))
+
+
+def check_authenticate(message: list[Any]) -> Authenticate:
+    """Check ``[AUTHENTICATE, Signature|string, Extra|dict]`` ("AUTHENTICATE"). What is wrong is not shown: it may be a
+    secret.
+
+    :param message: as decoded.
+    :raises MessageError: with the first thing that is wrong.
+    """
+    _expect(message, MessageType.AUTHENTICATE, "AUTHENTICATE, Signature|string, Extra|dict", 3, 3)
+    if type(message[1]) is not str:
+        raise MessageError("AUTHENTICATE.Signature must be a string")
+    if type(message[2]) is not dict:
+        raise MessageError("AUTHENTICATE.Extra must be a dict")
+    return Authenticate(message[1], message[2])
 
 
 def check_goodbye(message: list[Any]) -> Goodbye:

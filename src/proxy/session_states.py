@@ -50,3 +50,7 @@ class State(IntEnum):
     """The transport is being closed."""
     CLOSED = 8
     """It is gone."""
+    AUTHENTICATING = 9
+    """An authenticator is at work; nothing is read from the client."""
+    CHALLENGED = 10
+    """CHALLENGE went to the client, AUTHENTICATE is awaited."""

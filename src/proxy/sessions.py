@@ -6,25 +6,19 @@ FrontEnd name: HELLO, WELCOME and all that belongs to the login are gone once it
 
 import logging
 import sys
-import time
 from collections.abc import Callable
 from typing import Final
 
-from proxy.auth import Deny, authenticate
 from proxy.backend import Back
-from proxy.forwarding import encoded_goodbye, forwarded_headers, front_welcome, leave_taking, transport_details
-from proxy.front_end import FrontEnd
+from proxy.forwarding import encoded_goodbye, forwarded_headers, leave_taking
 from proxy.handshake import HttpError, head_too_large, parse_request
+from proxy.logins import LoginSession
 from proxy.messages import (
     MessageError,
     MessageType,
-    Welcome,
-    abort,
     check_abort,
     check_goodbye,
-    check_hello,
     decode,
-    encode,
     type_name,
 )
 from proxy.plane import (
@@ -41,8 +35,7 @@ from proxy.plane import (
     peer_text,
     violation_text,
 )
-from proxy.refusals import INVALID_PAYLOAD, PAYLOAD_SIZE_EXCEEDED, fail_request
-from proxy.routes import NoSuchRealm, NoSuchRole
+from proxy.refusals import PAYLOAD_SIZE_EXCEEDED, fail_request
 from proxy.session_states import (
     CODE_GOING_AWAY,
     CODE_NORMAL,
@@ -51,7 +44,6 @@ from proxy.session_states import (
     CODE_TOO_BIG,
     GOODBYE_AND_OUT,
     PROTOCOL_VIOLATION,
-    SYSTEM_SHUTDOWN,
     TRANSPORT_LOST,
     State,
 )
@@ -70,16 +62,7 @@ def head_error(status: int) -> HttpError:
     return HttpError(400, "malformed request")
 
 
-def _no_such_role(realm: str, role: str) -> tuple[str, str]:
-    return "wamp.error.no_such_role", f'no route for role "{role}" in realm "{realm}"'
-
-
-def _shared(name: object) -> str:
-    """A name that many sessions have, so that they have it in memory once."""
-    return sys.intern(name) if type(name) is str else str(name)
-
-
-class FrontSession(FrontEnd):
+class FrontSession(LoginSession):
     """One client connection and the session on it, if any.
 
     Parameters as :class:`FrontEnd`.
@@ -151,124 +134,6 @@ class FrontSession(FrontEnd):
         self.serializer = arg
         self.peer = peer_text(data)
         self.state = State.OPEN
-
-    # --- login ---
-
-    def _on_first(self, code: int, data: bytes) -> None:
-        if code == MessageType.HELLO:
-            self._on_hello(data)
-        elif code == MessageType.ABORT:
-            self._close(CODE_NORMAL)
-        else:
-            self._violated(f"{type_name(code)} where HELLO is expected")
-
-    def _on_hello(self, data: bytes) -> None:
-        if not self.transport.takes_logins:
-            # It is being stopped; whoever has not said HELLO is about to be turned away.
-            self._close(CODE_GOING_AWAY, encode(self.serializer, abort(SYSTEM_SHUTDOWN)))
-            return
-        try:
-            realm, details = check_hello(decode(self.serializer, data))
-        except MessageError as error:
-            self._violated(str(error))
-            return
-        transport = transport_details(
-            self.transport.kind, self.serializer, self.peer, self.headers, self.subprotocol, self.extension
-        )
-        controller = self.transport.controller
-        if self.transport.draws_sids:
-            # Before anything is decided: a CHALLENGE names the ID that WELCOME will have.
-            self.front_sid = controller.session_ids.draw()
-        decision = authenticate(self.transport.auth, realm, details, transport)
-        if isinstance(decision, Deny):
-            self._deny(decision.reason, decision.message)
-            return
-        try:
-            join = controller.map_backend(
-                self,
-                decision.realm,
-                decision.authid,
-                decision.authrole,
-                decision.authextra,
-                authmethod=decision.authmethod,
-                authprovider=decision.authprovider,
-                details=details,
-                transport=transport,
-            )
-        except NoSuchRealm:
-            self._deny("wamp.error.no_such_realm", f'no route for realm "{decision.realm}"')
-            return
-        except NoSuchRole:
-            self._deny(*_no_such_role(decision.realm, decision.authrole))
-            return
-        except RuntimeError as error:
-            log.error("realm %s cannot be joined: %s", decision.realm, error)
-            self._deny("wamp.error.unavailable", f'no room for realm "{decision.realm}" in the proxy')
-            return
-        # It is known to the route table, so there are few different ones and sessions may share them.
-        self.realm = sys.intern(decision.realm)
-        self.state = State.JOINING
-        self.join = join
-        join.start()
-
-    def joined(self, back: Back, welcome: Welcome) -> None:
-        """The router let us in: tell the client, and get out of the way."""
-        assert self.join is not None
-        identity = self.join.accept
-        self.join = None
-        self.back = back
-        back_sid = welcome.session_id
-        controller = self.transport.controller
-        own_sid = self.transport.draws_sids
-        if not own_sid:
-            self.front_sid = back_sid
-        controller.session_ids.join(self.front_sid, back_sid)
-        details = front_welcome(welcome, identity, back.connection.asserts_identity, self.front_sid)
-        details["authextra"].update(controller.own_authextra)
-        details["authextra"]["x_cb_proxy_peer"] = self.peer
-        try:
-            message = encode(self.serializer, [int(MessageType.WELCOME), self.front_sid, details])
-        except MessageError as error:
-            self._detach(INVALID_PAYLOAD)
-            self._deny(INVALID_PAYLOAD, f"the router's WELCOME: {error}")
-            return
-        if not self._count_in(back, identity.authrole):
-            # The route that led here was stopped since.
-            reason, text = _no_such_role(identity.realm, identity.authrole)
-            self._detach(reason)
-            self._deny(reason, text)
-            return
-        self.authid = details["authid"]
-        self.authrole = _shared(details["authrole"])
-        self.authmethod = _shared(identity.authmethod)
-        self.joined_at = time.time_ns() // 1000
-        self.state = State.ESTABLISHED
-        self.plane.link(self.conn, back.conn, message)
-        if controller.logs_sessions:
-            log.info(
-                "session %d joined realm %s as %s (%s) from %s through %s to %s%s",
-                self.front_sid,
-                self.realm,
-                self.authid,
-                details["authrole"],
-                self.peer,
-                self.transport.id,
-                back.connection.id,
-                f" (session {back_sid} there)" if own_sid else "",
-            )
-
-    def refused(self, message: bytes, reason: str) -> None:
-        """No router took the client: it gets this ABORT."""
-        self.transport.denied += 1
-        self._detach("")
-        self._log_refused(reason)
-        self._close(CODE_NORMAL, message)
-
-    def _deny(self, reason: str, message: str) -> None:
-        self.transport.denied += 1
-        self._detach("")
-        self._log_refused(reason)
-        self._close(CODE_NORMAL, encode(self.serializer, abort(reason, message)))
 
     # --- the client leaves ---
 
@@ -406,16 +271,6 @@ class FrontSession(FrontEnd):
         else:
             self._violated(text)
 
-    def _violated(self, text: str, reason: str = PROTOCOL_VIOLATION, code: int = CODE_PROTOCOL_ERROR) -> None:
-        """The client broke the protocol: ABORT to it, GOODBYE to the router, and both connections are closed."""
-        if self.back is not None:
-            self._log_left(f"{reason}, {text}")
-            self.plane.unlink(self.conn)
-            self._detach(reason)
-        elif self.state is State.OPEN:
-            self._log_refused(f"{reason}, {text}")
-        self._close(code, encode(self.serializer, abort(reason, text)))
-
     def _on_back_violation(self, arg: int, data: bytes) -> None:
         self._router_broke(violation_text(arg, data))
 
@@ -431,6 +286,12 @@ FRONT: Final[dict[State, dict[int, Handler]]] = {
     },
     State.OPEN: {
         EV_MESSAGE: FrontSession._on_first,
+        EV_VIOLATION: FrontSession._on_violation,
+        EV_CLOSED: FrontSession._on_lost,
+    },
+    State.AUTHENTICATING: {EV_CLOSED: FrontSession._on_lost},
+    State.CHALLENGED: {
+        EV_MESSAGE: FrontSession._on_authenticate,
         EV_VIOLATION: FrontSession._on_violation,
         EV_CLOSED: FrontSession._on_lost,
     },

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from proxy.addresses import Address, is_literal
+from proxy.auth import Authentication
 from proxy.config import (
-    AuthConfig,
     BackendTcp,
     RawSocketTransport,
     TcpEndpoint,
@@ -83,7 +83,8 @@ class ProxyTransport(Managed):
         self.model, self.config = checked(TransportConfig, config, controller.cbdir)
         model: TransportConfig = self.model
         self.kind = CODEC_RS if isinstance(model, RawSocketTransport) else CODEC_WS
-        self.auth: AuthConfig | None = None if isinstance(model, TesteeTransport) else model.auth
+        self.authentication = Authentication(None if isinstance(model, TesteeTransport) else model.auth, controller)
+        self.authenticator_ms = model.limits.authenticator_timeout
         self.policy = handshake_policy(model)
         # The proxy chooses the session IDs of its clients, instead of passing on those of the routers.
         self.draws_sids = not isinstance(model, TesteeTransport) and model.session_ids == "proxy"

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from proxy.auth import Accept, Deny, authenticate
+from proxy.auth import Accept, Attempt, Authentication, Deny
 from proxy.auth.anonymous import random_authid
 from proxy.config import AnonymousStatic, AuthConfig
 
@@ -14,7 +14,7 @@ def config(**item: object) -> AuthConfig:
 
 
 def accepted(auth: AuthConfig | None, realm: str | None = "realm1", **details: object) -> Accept:
-    result = authenticate(auth, realm, details, {})
+    result = Authentication(auth).hello(Attempt(realm, details, {}))
     assert isinstance(result, Accept)
     return result
 
@@ -38,7 +38,7 @@ def test_configured_realm_goes_before_the_one_asked_for() -> None:
 
 
 def test_no_realm_at_all_is_refused() -> None:
-    result = authenticate(config(), None, {}, {})
+    result = Authentication(config()).hello(Attempt(None, {}, {}))
     assert isinstance(result, Deny)
     assert result.reason == "wamp.error.no_such_realm"
 
@@ -52,7 +52,7 @@ def test_methods_that_are_unknown_or_not_configured_are_skipped(methods: list[st
     "methods", [["ticket"], ["wampcra", "x_unknown"], ["__class__", "model_config", "anonymous_proxy"]]
 )
 def test_no_method_fits(methods: list[str]) -> None:
-    result = authenticate(config(), "realm1", {"authmethods": methods}, {})
+    result = Authentication(config()).hello(Attempt("realm1", {"authmethods": methods}, {}))
     assert isinstance(result, Deny)
     assert result.reason == "wamp.error.no_auth_method"
     assert methods[0] in result.message
@@ -60,11 +60,11 @@ def test_no_method_fits(methods: list[str]) -> None:
 
 
 def test_a_transport_without_any_method_lets_nobody_in() -> None:
-    assert isinstance(authenticate(AuthConfig(), "realm1", {}, {}), Deny)
+    assert isinstance(Authentication(AuthConfig()).hello(Attempt("realm1", {}, {})), Deny)
 
 
 def test_the_refusal_stays_short_whatever_the_client_offers() -> None:
-    result = authenticate(config(), "realm1", {"authmethods": ["x" * 10_000] * 10_000}, {})
+    result = Authentication(config()).hello(Attempt("realm1", {"authmethods": ["x" * 10_000] * 10_000}, {}))
     assert isinstance(result, Deny)
     assert len(result.message) < 1000
 

@@ -568,7 +568,8 @@ def test_a_crash_at_the_routers_end_does_not_leave_the_client_waiting(rig, monke
 
 
 def test_an_error_before_dialling_leaves_nothing_behind(rig, monkeypatch):
-    monkeypatch.setattr("proxy.backend.backend_hello", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("proxy.auth.asserted.backend_hello", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("proxy.auth.credential.backend_hello", lambda *_, **__: 1 / 0)
     owners = set(rig.plane.owners)
     rig.open()
     rig.says(HELLO)

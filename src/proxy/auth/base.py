@@ -2,9 +2,30 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Protocol, TypeAlias
 
-__all__ = ["Accept", "Attempt", "Deny", "Method", "forwarded_authextra"]
+from twisted.internet.defer import Deferred
+
+__all__ = [
+    "AUTHENTICATION_FAILED",
+    "NO_SUCH_REALM",
+    "Accept",
+    "Attempt",
+    "Challenge",
+    "Decision",
+    "Deny",
+    "Method",
+    "Outcome",
+    "PassThrough",
+    "failed",
+    "forwarded_authextra",
+]
+
+AUTHENTICATION_FAILED: Final = "wamp.error.authentication_failed"
+NO_SUCH_REALM: Final = "wamp.error.no_such_realm"
+
+# All that a client learns of a login that failed: what was wrong would help whoever guesses.
+_FAILED_TEXT: Final = "authentication failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +36,7 @@ class Accept:
     :ivar authid: authid of the session.
     :ivar authrole: role, which chooses the route.
     :ivar authmethod: method that decided, by the name it has in HELLO.
-    :ivar authprovider: where the identity comes from, ``static`` for the configuration.
+    :ivar authprovider: where the identity comes from: ``static`` for the configuration, ``dynamic``, ``function``.
     :ivar authextra: what the client may tell the router about itself; a dict of its own, free to be changed.
     """
 
@@ -32,11 +53,44 @@ class Deny:
     """The client is refused.
 
     :ivar reason: URI for the ABORT.
-    :ivar message: text for people, holds no secret.
+    :ivar message: text for the client, holds no secret.
+    :ivar cause: text for the log, holds no secret; empty: ``message`` says it all.
     """
 
     reason: str
     message: str
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """The client is to prove who it is ("CHALLENGE").
+
+    :ivar authmethod: as it is named in the message.
+    :ivar extra: ``Extra`` of the message.
+    :ivar answer: takes Signature and Extra of AUTHENTICATE, once; None: somebody else goes on with the login.
+    """
+
+    authmethod: str
+    extra: dict[str, Any]
+    answer: "Callable[[str, dict[str, Any]], Outcome | None]"
+
+
+@dataclass(frozen=True, slots=True)
+class PassThrough:
+    """A router is to decide: the login is relayed to it.
+
+    :ivar realm: realm of the routes.
+    :ivar role: role that stands in the routes for the routers to ask; it says nothing of the client.
+    """
+
+    realm: str
+    role: str
+
+
+Decision: TypeAlias = Accept | Deny | Challenge | PassThrough
+Outcome: TypeAlias = Decision | Deferred[Decision]
+"""A decision, now or later. A Deferred may be cancelled: the client is gone, or the time is up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +100,46 @@ class Attempt:
     :ivar realm: realm that the client asked for, if any.
     :ivar details: HELLO.Details. Not to be changed.
     :ivar transport_details: what is known of the client's connection. Not to be changed.
+    :ivar session_id: the ID that CHALLENGE names. It is the session's where the proxy draws the IDs.
+    :ivar cookie: the cookie that the connection came with or was given; None: it has none.
     """
 
     realm: str | None
     details: Mapping[str, Any]
     transport_details: Mapping[str, Any]
+    session_id: int = 0
+    cookie: str | None = None
+
+    @property
+    def authid(self) -> str | None:
+        """Who the client says it is."""
+        authid: str | None = self.details.get("authid")
+        return authid
+
+    @property
+    def authextra(self) -> Mapping[str, Any]:
+        """What it says besides."""
+        authextra = self.details.get("authextra")
+        return authextra if isinstance(authextra, Mapping) else {}
 
 
-Method = Callable[[Any, Attempt], Accept | Deny]
-"""An authentication method: its configuration item and the attempt in, the decision out."""
+class Method(Protocol):
+    """An authentication method of one transport, made from its configuration item."""
+
+    def hello(self, attempt: Attempt) -> Outcome | None:
+        """Look at a HELLO that names the method.
+
+        :returns: the decision; None: it cannot be used for this client, whose next method has the say.
+        """
+
+
+def failed(cause: str, reason: str = AUTHENTICATION_FAILED) -> Deny:
+    """A login that failed: the client is told that, and not why.
+
+    :param cause: for the log; holds no secret.
+    :param reason: URI for the client.
+    """
+    return Deny(reason, _FAILED_TEXT, cause)
 
 
 def forwarded_authextra(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The configuration: models with Crossbar.io's keys, loading and checking."""
 
+from proxy.config.auth import AnonymousStatic, AuthConfig
 from proxy.config.connections import (
     BackendAnonymous,
     BackendAuth,
@@ -13,8 +14,6 @@ from proxy.config.connections import (
 from proxy.config.findings import ConfigError, Finding
 from proxy.config.loading import Loaded, check, checked, load
 from proxy.config.transports import (
-    AnonymousStatic,
-    AuthConfig,
     Endpoint,
     Limits,
     RawSocketOptions,

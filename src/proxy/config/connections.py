@@ -182,7 +182,7 @@ class BackendAnonymous(Model):
 _CREDENTIAL = unsupported("expected anonymous-proxy (Crossbar.io over a Unix socket) or anonymous (any router)")
 
 
-_BARE_METHODS = ("anonymous-proxy", "anonymous")
+_BARE_METHODS = ("anonymous-proxy", "anonymous", "passthrough")
 
 
 class BackendAuth(Model):
@@ -191,6 +191,7 @@ class BackendAuth(Model):
 
     anonymous_proxy: Any = Field(default=None, alias="anonymous-proxy")
     anonymous: BackendAnonymous | None = None
+    passthrough: Any = None
     cryptosign_proxy: Annotated[None, _CREDENTIAL] = Field(default=None, alias="cryptosign-proxy")
     ticket: Annotated[None, _CREDENTIAL] = None
     wampcra: Annotated[None, _CREDENTIAL] = None
@@ -207,7 +208,7 @@ class BackendAuth(Model):
 
     @model_validator(mode="after")
     def _any(self) -> "BackendAuth":
-        if self.anonymous_proxy is None and self.anonymous is None:
+        if self.anonymous_proxy is None and self.anonymous is None and self.passthrough is None:
             raise problem("expected anonymous-proxy (Crossbar.io over a Unix socket) or anonymous (any router)")
         return self
 
@@ -270,6 +271,8 @@ class ConnectionConfig(Model):
         return self
 
     @property
-    def auth_mode(self) -> Literal["anonymous-proxy", "anonymous"]:
+    def auth_mode(self) -> Literal["anonymous-proxy", "anonymous", "passthrough"]:
         """How the proxy joins this router."""
-        return "anonymous" if self.auth is not None and self.auth.anonymous_proxy is None else "anonymous-proxy"
+        if self.auth is None or self.auth.anonymous_proxy is not None:
+            return "anonymous-proxy"
+        return "anonymous" if self.auth.passthrough is None else "passthrough"

@@ -221,7 +221,19 @@ def checked(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(run)
 
 
+def _from_environment(value: str) -> str:
+    """What an environment variable holds, where the value is ``${NAME}``; a secret itself may look like ``$NAME``."""
+    match = ENV_PATTERN.fullmatch(value)
+    if match is None or match[2] is None:
+        return value
+    if not os.environ.get(match[2]):
+        raise problem("environment variable {name} is not set, or empty", name=match[2])
+    return os.environ[match[2]]
+
+
 Text = Annotated[StrictStr, AfterValidator(_not_empty)]
+Secret = Annotated[Text, AfterValidator(_from_environment)]
+"""Text, or ``${NAME}`` of an environment variable that holds it. Never shown."""
 Identifier = Annotated[StrictStr, AfterValidator(_identifier)]
 Port = Annotated[int, BeforeValidator(_port)]
 UnixPath = Annotated[StrictStr, AfterValidator(_unix_path)]

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
 
+from proxy.config.auth import BUILTIN_AUTH, AuthConfig
+from proxy.config.cookies import CookieConfig
 from proxy.config.fields import (
     SERIALIZERS_DEFAULT,
     Identifier,
@@ -142,52 +144,16 @@ class RawSocketOptions(Model):
     max_message_size: Annotated[int, integer(512, 16 * MIB, "octets")] = 16 * MIB
 
 
-def _static(value: Any) -> Any:
-    if value == "static":
-        return value
-    raise problem("expected static" + (" (dynamic is not supported by this version)" if value == "dynamic" else ""))
-
-
-class AnonymousStatic(Model):
-    """Anonymous logins with a fixed role.
-
-    :ivar realm: realm given to every client, whatever it asked for; None: the one it asked for.
-    :ivar role: authrole, which chooses the route.
-    :ivar authid: authid for every client; None: a random one each.
-    """
-
-    type: Annotated[Literal["static"], BeforeValidator(_static)]
-    realm: Text | None = None
-    role: Text = "anonymous"
-    authid: Text | None = None
-
-
-_METHOD = unsupported("the method that can be used is anonymous")
-
-
-class AuthConfig(Model):
-    """Authentication methods of a listening transport, by name."""
-
-    anonymous: AnonymousStatic | None = None
-    ticket: Annotated[None, _METHOD] = None
-    wampcra: Annotated[None, _METHOD] = None
-    scram: Annotated[None, _METHOD] = None
-    cryptosign: Annotated[None, _METHOD] = None
-    tls: Annotated[None, _METHOD] = None
-    cookie: Annotated[None, _METHOD] = None
-    cryptosign_proxy: Annotated[None, _METHOD] = Field(default=None, alias="cryptosign-proxy")
-    anonymous_proxy: Annotated[None, _METHOD] = Field(default=None, alias="anonymous-proxy")
-
-
-BUILTIN_AUTH = AuthConfig(anonymous=AnonymousStatic(type="static"))
-"""What a transport without ``auth`` does: anonymous, role "anonymous", the realm that the client asked for."""
-
-
 class Limits(Model):
     """Deadlines (ms) and bounds (octets) of a listening transport's connections. Not known to Crossbar.io.
 
     :ivar handshake_timeout: from accept to the end of the WebSocket or RawSocket handshake.
     :ivar hello_timeout: for each message of the login (HELLO, AUTHENTICATE), and for a further HELLO after a GOODBYE.
+    :ivar authenticator_timeout: for each decision of an authenticator (dynamic, function).
+    :ivar max_logins: logins under way at a time; more of them wait for their turn. 0: no limit.
+    :ivar max_logins_per_address: likewise of one address; more of them are refused. 0: no limit.
+    :ivar max_failures_per_address: failed logins of one address within ``failure_window``; then it is refused until
+        that is over. 0: no limit.
     :ivar close_timeout: to flush what is queued and to finish the close handshake.
     :ivar stall_timeout: how long a peer may leave queued data unread before it is cut off.
     :ivar high_water: queued octets per direction at which reading from the sender stops.
@@ -199,6 +165,11 @@ class Limits(Model):
 
     handshake_timeout: Milliseconds = 10_000
     hello_timeout: Milliseconds = 10_000
+    authenticator_timeout: Milliseconds = 10_000
+    max_logins: Annotated[int, integer(0, 10_000_000)] = 0
+    max_logins_per_address: Annotated[int, integer(0, 10_000_000)] = 0
+    max_failures_per_address: Annotated[int, integer(0, 10_000_000)] = 0
+    failure_window: Milliseconds = 60_000
     close_timeout: Milliseconds = 2_000
     stall_timeout: Milliseconds = 30_000
     high_water: Annotated[int, integer(1024, 64 * MIB, "octets")] = 262_144
@@ -236,7 +207,7 @@ class WebSocketTransport(Model):
     limits: Limits = Limits()
     session_ids: _SessionIds = "router"
     debug: Annotated[StrictBool, _LATER] = False
-    cookie: Annotated[dict[str, Any] | None, NoEffect("accepted, no cookie is set by this version")] = None
+    cookie: CookieConfig | None = None
 
 
 class RawSocketTransport(Model):

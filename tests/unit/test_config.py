@@ -429,7 +429,12 @@ REFUSED = [
         None,
         "required key is missing",
     ),
-    (rawsocket(auth={"anonymous": {"type": "function"}}), "transports[0].auth.anonymous.type", None, "static or dynamic"),
+    (
+        rawsocket(auth={"anonymous": {"type": "function"}}),
+        "transports[0].auth.anonymous.type",
+        None,
+        "static or dynamic",
+    ),
     (rawsocket(auth={"anonymous": {}}), "transports[0].auth.anonymous.type", "", "required key is missing"),
     (worker(transports=[{"type": "web"}]), "transports[0].type", '"web"', "not supported by this version"),
     (worker(transports=[{"type": "websock"}]), "transports[0].type", '"websock"', 'did you mean "websocket"?'),

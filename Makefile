@@ -175,7 +175,7 @@ lint: setup ## ruff, mypy --strict, cython-lint
 	$(PY) -m mypy
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint src  # finds pycodestyle by PATH
 
-bench: build .venv-peers/.stamp ## side by side with the peers, into bench/results
+bench: build .venv-peers/.stamp ## side by side with the peers, into bench/results (Debian: libssl-dev)
 	$(PY) bench/run.py $(ARGS)
 
 wheel: setup ## dist/*.whl, release build

@@ -28,8 +28,8 @@ def build_tools() -> None:
 class Router:
     """The stand-in router, one per peer."""
 
-    def __init__(self, workdir: Path, options: Sequence[str]) -> None:
-        self.backend = Backend(free_port(), workdir / "router.sock")
+    def __init__(self, workdir: Path, options: Sequence[str], calm: Backend | None = None) -> None:
+        self.backend = Backend(free_port(), workdir / "router.sock", calm)
         self.process = subprocess.Popen(
             [
                 str(TOOLS / "wamp-router"),
@@ -56,9 +56,9 @@ class Router:
         process_end(self.process, 5)
 
 
-def load_command(target: str, **options: Any) -> list[str]:
-    """Command line of the load generator; cpu_of is a list of process numbers."""
-    command = [str(TOOLS / "wamp-load"), "--target", target]
+def load_command(target: str, program: str = "wamp-load", **options: Any) -> list[str]:
+    """Command line of a load generator; cpu_of is a list of process numbers."""
+    command = [str(TOOLS / program), "--target", target]
     for pid in options.pop("cpu_of", ()):
         command += ["--cpu-of", str(pid)]
     for name, value in options.items():
@@ -74,6 +74,17 @@ def run_load(target: str, **options: Any) -> dict[str, Any]:
         raise RuntimeError(f"the load generator failed: {done.stderr.strip()}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def check_logins(peer: Peer, method: str) -> None:
+    """Whether users are let in by a method, and nobody else is: what is not checked must not be measured."""
+    once = {"mode": "identify", "path": peer.path, "sessions": 4, "warmup": 0, "duration": 0.01, "auth": method}
+    raw = run_load(peer.target(), **once)
+    if raw["errors"]:
+        raise Unavailable(f"{method}: {raw['first_error']}: {peer.log_tail()[-300:]}")
+    raw = run_load(peer.target(), **once, secret="wrong")
+    if not raw["errors"] or "wamp.error" not in raw["first_error"]:
+        raise Unavailable(f"{method}: users with a wrong secret are not refused: {raw['first_error']}")
 
 
 def check_session_ids(peer: Peer) -> None:

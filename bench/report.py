@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from scenarios import COSTS, NOT_MEASURABLE, Cost
+from scenarios import COSTS, METHODS, NOT_MEASURABLE, Cost
 
 Results = dict[str, Any]
 
@@ -34,19 +34,25 @@ TARGETS = (
     Target("calls-64k", "cpu_us", "haproxy", 1.0, True, "CPU per call, 64 KiB"),
     Target("logins", "per_second", "crossbar", 40, False, "logins per second"),
     Target("idle", "rss_per_session_kib", None, 8, True, "KiB of resident memory per idle session"),
+    *(Target(f"logins-{m}", "per_second", "crossbar", 40, False, f"logins per second, {m}") for m in METHODS),
+    Target("storm", "not_joined", None, 0, True, "storm: clients that were refused, lost or not served"),
+    Target("storm", "p99_ratio", None, 3, True, "storm: p99 of sessions already joined, by that before"),
 )
 
 #: Whom a target compares, by its peer: the way to the router is TCP for both, a Unix socket for both, or one of each.
 PAIRS: dict[str | None, tuple[tuple[str, str | None], ...]] = {
     "haproxy": (("ours", "haproxy"), ("ours-unix", "haproxy-unix"), ("ours-unix", "haproxy")),
-    "crossbar": (("ours-unix", "crossbar"), ("ours", "crossbar")),
-    None: (("ours", None),),
+    "crossbar": (("ours-asserting", "crossbar"), ("ours-unix", "crossbar"), ("ours", "crossbar")),
+    None: (("ours-asserting", None), ("ours", None)),
 }
+
+
+LATENCIES = ("mean", "p50", "p90", "p99", "p99_9", "max")
 
 
 def pick(result: dict[str, Any], figure: str) -> float | None:
     """One figure of one round."""
-    value = result["latency_us"][figure] if figure.startswith("p") and figure != "per_second" else result.get(figure)
+    value = result["latency_us"][figure] if figure in LATENCIES else result.get(figure)
     return None if value is None else float(value)
 
 
@@ -174,6 +180,30 @@ def idle_table(results: Results, scenario: str) -> str:
     return table(["", "KiB per session", "sessions held", "MiB before"], rows)
 
 
+def storm_table(results: Results, scenario: str) -> str:
+    """How the clients of a storm were served, and what others felt of it, in the round that took the median time."""
+    rows, felt = [], []
+    for peer, about in peers_of(results, scenario):
+        rounds = sorted(results["data"][scenario][peer], key=lambda r: sum(w["seconds"] for w in r["waves"]))
+        result = rounds[len(rounds) // 2]
+        for text, wave in zip(("connect", "reconnect"), result["waves"], strict=True):
+            away = wave["refused"] + wave["lost"] + wave["unfinished"]
+            rows.append([about["label"], text, number(wave["sessions"]), str(away), number(wave["seconds"])])
+            rows[-1] += [number(wave[f]) for f in ("per_second", "slowest", "fastest", "idle_seconds")]
+            rows[-1] += [number(wave["latency_us"]["p50"] / 1e6), number(wave["cpu_us"] and wave["cpu_us"] / 1e3)]
+            rows[-1] += [number(wave["peak_kib"] / 1024)]
+        felt.append([about["label"]])
+        for name in ("before", "connect", "held after connect", "reconnect", "after"):
+            felt[-1] += [number(result["periods"][name]["latency_us"]["p99"] / 1e3)]
+        felt[-1] += [number(result["p99_ratio"]), number(result["rss_before_kib"] / 1024)]
+        felt[-1] += [number(result["rss_after_kib"] / 1024)]
+    served = ["", "wave", "clients", "not joined", "s to the last", "logins/s", "slowest tenth", "fastest tenth"]
+    served += ["s without any", "p50 s to log in", "CPU ms/login", "peak MiB"]
+    others = ["p99 ms of calls of others", "before", "connect", "held", "reconnect", "after", "worst / before"]
+    others += ["MiB before", "MiB after"]
+    return table(served, rows, texts=2) + "\n\n" + table(others, felt)
+
+
 def feature_table(results: Results, scenario: str) -> str:
     """What the ways of a scenario cost, each by the first."""
     about = results["scenarios"][scenario]
@@ -258,6 +288,7 @@ TABLES: dict[str, Callable[[Results, str], str]] = {
     "calls": calls_table,
     "logins": logins_table,
     "idle": idle_table,
+    "storm": storm_table,
     "feature": feature_table,
 }
 
@@ -317,13 +348,13 @@ def disturbance(results: Results) -> str:
 # --- plot ---------------------------------------------------------------------------------------------------------
 
 COLOURS = {"ours": "#1b6ca8", "ours-unix": "#6aa5d0", "haproxy": "#7a9e3b", "haproxy-unix": "#b5cf85"}
-COLOURS |= {"nginx": "#b7b7b7", "crossbar": "#d1822f", "none": "#dddddd"}
+COLOURS |= {"ours-asserting": "#3f87bd", "nginx": "#b7b7b7", "crossbar": "#d1822f", "none": "#dddddd"}
 PANELS = {"calls": ("cpu_us", "CPU us per call"), "logins": ("per_second", "logins per second")}
 PANELS["idle"] = ("rss_per_session_kib", "KiB per idle session")
 
 
 def plot(results: Results, folder: Path) -> bool:
-    """One panel per scenario with a bar for each peer; False when matplotlib is not installed."""
+    """One panel per scenario with a bar for each peer; False when matplotlib is not installed, or there is no bar."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -334,6 +365,8 @@ def plot(results: Results, folder: Path) -> bool:
 
     names = [n for n, about in results["scenarios"].items() if results["data"][n] and about["kind"] in PANELS]
     rows = [c for c in costs(results) if "Crossbar.io" not in c["feature"]]
+    if not names and not rows:
+        return False
     columns = min(3, len(names)) or 1
     lines = -(-len(names) // columns)
     heights = [2.5] * lines + ([0.8 + 0.22 * len(rows)] if rows else [])
@@ -400,5 +433,5 @@ def write(results: Results, folder: Path) -> None:
     if plot(results, folder):
         text += "\n![the same as bars](latest.svg)\n"
     else:
-        print("matplotlib is not installed: no plot")
+        print("no plot: there is nothing to plot, or matplotlib is not installed")
     (folder / "latest.md").write_text(text, encoding="utf-8")

@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import measure
 import peers
 import report
-from scenarios import FEATURES, SCENARIOS, STANDARD, Scenario, Way
+import storm
+from scenarios import FEATURES, LOGINS, METHODS, SCENARIOS, STANDARD, STORM, Scenario, Way
 
 #: A round is undisturbed when other work takes at most this share of one core.
 QUIET = 0.05
@@ -46,13 +47,18 @@ class Bench:
         self.syscalls: dict[str, dict[str, float]] = {}
         self.refused: list[str] = []
 
-    def start(self, kind: type[peers.Peer], folder: str) -> tuple[peers.Peer, measure.Router]:
-        """A fresh peer with a stand-in router of its own."""
+    def start(
+        self, kind: type[peers.Peer], folder: str, calm: peers.Backend | None = None
+    ) -> tuple[peers.Peer, measure.Router]:
+        """A fresh peer with a stand-in router of its own.
+
+        :param calm: the router of another realm.
+        """
         workdir = self.workdir / folder
         workdir.mkdir()
         workdir.chmod(0o755)  # nginx's worker runs as somebody else
         peer = kind()
-        router = measure.Router(workdir, peer.router_options)
+        router = measure.Router(workdir, peer.router_options, calm)
         try:
             peer.start(workdir, router.backend)
             place(self.options.placement, peer, router)
@@ -72,6 +78,8 @@ class Bench:
                 self.running[kind.name] = self.start(kind, kind.name)
                 peer = self.running[kind.name][0]
                 measure.check_session_ids(peer)
+                for method in METHODS[1:] if kind.authenticates else ():
+                    measure.check_logins(peer, method)
                 threads = measure.threads_of(peer.pids())
                 self.setups[kind.name] = peer.setup() + (f" (threads: {threads})" if threads else "")
             except peers.Unavailable as why:
@@ -93,6 +101,8 @@ class Bench:
         """One round of one scenario through one peer."""
         if scenario.kind == "idle":
             return self.measure_idle(scenario, way.peer)
+        if scenario.kind == "storm":
+            return self.measure_storm(scenario, way)
         peer, router = self.running[way.peer]
         pids = peer.pids()
         seconds = min(scenario.seconds / 3, 1.0) if self.options.quick else scenario.seconds
@@ -141,6 +151,27 @@ class Bench:
             "errors": raw["errors"],
             "first_error": load.error or raw.get("first_error", ""),
         }
+
+    def measure_storm(self, scenario: Scenario, way: Way) -> dict[str, Any]:
+        """A storm through a fresh process."""
+        kind = type(self.running[way.peer][0])
+        load = {**scenario.load, **way.load}
+        load["sessions"] = storm.sessions_possible(kind.storm_sessions or load["sessions"])
+        if self.options.quick:
+            load["sessions"] = min(load["sessions"], 40 if kind.storm_sessions else 1000)
+        folder = self.workdir / f"{way.name}-storm-{len(list(self.workdir.glob('*-storm-*')))}"
+        folder.mkdir()
+        calm = measure.Router(folder, kind.router_options)
+        storm.go_first(calm.process.pid)
+        try:
+            peer, router = self.start(kind, f"{folder.name}-peer", calm.backend)
+            try:
+                return storm.measure_storm(peer, router.process.pid, load, quick=self.options.quick)
+            finally:
+                peer.stop()
+                router.stop()
+        finally:
+            calm.stop()
 
     def ways(self, scenario: Scenario) -> list[Way]:
         """The ways of a scenario whose peers run."""
@@ -240,6 +271,8 @@ def figures(raw: dict[str, Any], pids: list[int], router: int) -> dict[str, Any]
 
 def brief(result: dict[str, Any]) -> str:
     """One result in one line."""
+    if "waves" in result:
+        return storm.brief(result)
     trouble = f"  {result['errors']} ERRORS: {result['first_error']}" if result["errors"] else ""
     if "rss_per_session_kib" in result:
         return f"{result['rss_per_session_kib']} KiB per idle session ({result['sessions']} held){trouble}"
@@ -251,7 +284,7 @@ def brief(result: dict[str, Any]) -> str:
     return f"{result['per_second']:10.0f}/s {cpu}  p50 {latency['p50']:.1f} p99 {latency['p99']:.1f} us{trouble}"
 
 
-GROUPS = {"standard": STANDARD, "features": FEATURES}
+GROUPS = {"standard": STANDARD, "authentication": LOGINS + STORM, "features": FEATURES}
 
 
 def chosen(only: str) -> tuple[list[Scenario], set[str], set[str]]:

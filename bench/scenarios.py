@@ -78,6 +78,37 @@ STANDARD = (
     Scenario("idle", "2,000 joined sessions that do nothing", "idle", {"sessions": 2000}),
 )
 
+# --- logins --------------------------------------------------------------------------------------------------------
+
+#: Those that authenticate clients. All know the same users and tell a router behind a Unix socket who it is.
+AUTHENTICATING = (
+    Way("ours-asserting", "wamp-proxy", "ours-asserting"),
+    Way("ours", "wamp-proxy, anonymous over TCP", "ours"),
+    Way("crossbar", "Crossbar.io proxy", "crossbar"),
+)
+METHODS = ("anonymous", "ticket", "wampcra", "cryptosign")
+LOGINS = tuple(
+    Scenario(
+        f"logins-{method}",
+        f"8 at a time, by {method}",
+        "logins",
+        {"mode": "logins", "sessions": 8, "auth": method},
+        ways=AUTHENTICATING,
+        unit="login",
+    )
+    for method in METHODS
+)
+STORM = (
+    Scenario(
+        "storm",
+        "clients connect at once and log in by ticket; then all are cut off and come back at once",
+        "storm",
+        {"sessions": 10_000, "auth": "ticket"},
+        ways=AUTHENTICATING,
+        unit="login",
+    ),
+)
+
 #: The same for all features: ten sessions (or subscribers, callees) with 16 in flight.
 BUSY = {"sessions": 10, "inflight": 16}
 
@@ -186,7 +217,7 @@ TRANSPORT = (
 )
 
 FEATURES = SESSION_IDS + TRANSLATION + TRANSPORT
-SCENARIOS = STANDARD + FEATURES
+SCENARIOS = STANDARD + LOGINS + STORM + FEATURES
 
 # --- what is read off ----------------------------------------------------------------------------------------------
 

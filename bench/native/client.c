@@ -66,7 +66,7 @@ static void hello_queue(client_t *c) {
     put_array(&w, 3);
     put_uint(&w, WAMP_HELLO);
     put_text(&w, setup.realm);
-    put_map(&w, 2);
+    put_map(&w, 2 + auth_pairs(c->user));
     put_key(&w, "agent");
     put_text(&w, "wamp-load");
     put_key(&w, "roles");
@@ -76,6 +76,7 @@ static void hello_queue(client_t *c) {
     put_client_role(&w, "publisher");
     put_client_role(&w, "subscriber");
     put_end(&w, '}');
+    auth_announce(&w, c->user);
     put_end(&w, '}');
     put_end(&w, ']');
     channel_put(&c->channel, text, (size_t)(w.p - text));
@@ -165,6 +166,7 @@ static void handshake_queue(client_t *c) {
 
 void client_open(client_t *c) {
     c->opened_ns = now_ns();
+    c->user = auth_next();
     c->requests = c->results = 0;
     c->events = 0;
     c->channel.framing = setup.framing;
@@ -296,8 +298,27 @@ static const char *on_published(client_t *c, const message_t *m) {
     return NULL;
 }
 
+/* [CHALLENGE, method, extra] -> [AUTHENTICATE, signature, {}] */
+static const char *on_challenge(client_t *c, const message_t *m) {
+    uint8_t text[SIGNATURE_MAX + 32];
+    char signature[SIGNATURE_MAX];
+    if (c->state != CLIENT_HELLO) return "a CHALLENGE out of place";
+    const char *why = auth_answer(c->user, setup.ser, m, signature);
+    if (why) return why;
+    writer_t w = {setup.ser, text, false};
+    put_array(&w, 3);
+    put_uint(&w, WAMP_AUTHENTICATE);
+    put_text(&w, signature);
+    put_map(&w, 0);
+    put_end(&w, '}');
+    put_end(&w, ']');
+    channel_put(&c->channel, text, (size_t)(w.p - text));
+    return NULL;
+}
+
 static const char *on_welcome(client_t *c, const message_t *m) {
-    if (c->state != CLIENT_HELLO || m->found < 2) return "a WELCOME out of place";
+    if (c->state != CLIENT_HELLO || m->found < 3) return "a WELCOME out of place";
+    if (!auth_is_welcome(c->user, setup.ser, m->item[2])) return "a WELCOME for somebody else";
     c->state = CLIENT_JOINED;
     c->sid = span_uint(setup.ser, m->item[1]);
     c->group = 0;
@@ -350,6 +371,7 @@ static const char *on_message(client_t *c, const uint8_t *p, size_t n) {
     case WAMP_SUBSCRIBED:
     case WAMP_REGISTERED: return on_enrolled(c, &m);
     case WAMP_WELCOME: return on_welcome(c, &m);
+    case WAMP_CHALLENGE: return on_challenge(c, &m);
     case WAMP_GOODBYE:
         if (c->state != CLIENT_LEAVING) return "a GOODBYE nobody asked for";
         return left;

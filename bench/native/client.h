@@ -1,7 +1,8 @@
-/* One WAMP session of the load generator: connect, handshake, HELLO, work of its role, GOODBYE. */
+/* One WAMP session of the load generator: connect, handshake, login, work of its role, GOODBYE. */
 #ifndef BENCH_CLIENT_H
 #define BENCH_CLIENT_H
 
+#include "auth.h"
 #include "requests.h"
 
 typedef enum {
@@ -21,6 +22,7 @@ typedef struct {
     int fd;
     client_state_t state;
     role_t role;
+    const user_t *user; /* who it logs in as; NULL: nobody in particular */
     uint32_t events; /* what epoll was asked for */
     channel_t channel;
     uint64_t opened_ns;         /* when connecting began */

@@ -201,6 +201,30 @@ bool span_is_true(serializer_t ser, span_t s) {
     return s.len == 1 && *s.p == (ser == SER_CBOR ? 0xf5 : 0xc3);
 }
 
+/* Octets of the header of a text; 0: it is none. */
+static size_t text_header(serializer_t ser, span_t s) {
+    if (!s.len) return 0;
+    uint8_t c = *s.p;
+    if (ser == SER_JSON) return c == '"' ? 1 : 0;
+    if (ser == SER_CBOR) return c >> 5 != 3 ? 0 : (c & 31) < 24 ? 1 : (c & 31) < 28 ? 1u + (1u << (c & 3)) : 0;
+    return c >> 5 == 5 ? 1 : c >= 0xd9 && c <= 0xdb ? 1u + (1u << (c - 0xd9)) : 0;
+}
+
+bool span_text(serializer_t ser, span_t s, char *text, size_t cap) {
+    size_t header = text_header(ser, s), n = 0;
+    if (!header || s.len < header) return false;
+    const uint8_t *end = s.p + s.len - (ser == SER_JSON);
+    for (const uint8_t *p = s.p + header; p < end; p++) {
+        if (n + 1 >= cap) return false;
+        if (ser == SER_JSON && *p == '\\') { /* \" \\ \/ are all that such texts need */
+            if (++p >= end || !strchr("\"\\/", *p)) return false;
+        }
+        text[n++] = (char)*p;
+    }
+    text[n] = 0;
+    return true;
+}
+
 bool walk_open(walk_t *w, serializer_t ser, span_t s) {
     uint64_t octets;
     *w = (walk_t){ser, s.p, s.p + s.len, 0, false};

@@ -13,6 +13,8 @@ enum {
     WAMP_HELLO = 1,
     WAMP_WELCOME = 2,
     WAMP_ABORT = 3,
+    WAMP_CHALLENGE = 4,
+    WAMP_AUTHENTICATE = 5,
     WAMP_GOODBYE = 6,
     WAMP_ERROR = 8,
     WAMP_PUBLISH = 16,
@@ -53,6 +55,8 @@ bool message_read(serializer_t ser, const uint8_t *p, size_t n, unsigned want, m
 /* The unsigned integer in s, or UINT64_MAX when it is none. */
 uint64_t span_uint(serializer_t ser, span_t s);
 bool span_is_true(serializer_t ser, span_t s);
+/* A text of ASCII characters, with a terminating NUL. false: it is none, or does not fit into cap octets. */
+bool span_text(serializer_t ser, span_t s, char *text, size_t cap);
 
 /* Going through an array, or through a map as key, value, key, value. */
 typedef struct {

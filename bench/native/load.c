@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "client.h"
+#include "options.h"
 #include "report.h"
 
 typedef enum {
@@ -328,9 +329,6 @@ static bool mode_parse(const char *v) {
 /* false: the option or its value is not known. */
 static bool option_set(const char *name, const char *v) {
     if (!strcmp(name, "--mode")) return mode_parse(v);
-    if (!strcmp(name, "--target")) return setup.host = v, address_parse(v, &setup.target);
-    if (!strcmp(name, "--path")) return setup.path = v, true;
-    if (!strcmp(name, "--realm")) return setup.realm = v, strlen(v) < 256;
     if (!strcmp(name, "--sessions")) return (load.sessions = (unsigned)atoi(v)) > 0;
     if (!strcmp(name, "--inflight")) return (setup.inflight = (unsigned)atoi(v)) > 0;
     if (!strcmp(name, "--payload")) return setup.payload = (size_t)atoll(v), true;
@@ -339,40 +337,15 @@ static bool option_set(const char *name, const char *v) {
     if (!strcmp(name, "--open-timeout")) return (load.open_timeout_ns = seconds_ns(v)) > 0;
     if (!strcmp(name, "--listed")) return (setup.listed = (unsigned)atoi(v)) <= LISTED_MAX;
     if (!strcmp(name, "--document")) return setup.document = true, (setup.payload = (size_t)atoll(v)) > 0;
-    if (!strcmp(name, "--serializer")) return (setup.ser = subprotocol_parse(v, strlen(v), &setup.batched)) != SER_NONE;
-    if (!strcmp(name, "--deflate")) {
-        setup.deflate = !strcmp(v, "fresh") ? DEFLATE_FRESH : DEFLATE_TAKEOVER;
-        return setup.deflate == DEFLATE_FRESH || !strcmp(v, "takeover");
-    }
-    if (!strcmp(name, "--transport")) {
-        setup.framing = !strcmp(v, "rawsocket") ? FRAMING_RAWSOCKET : FRAMING_WEBSOCKET;
-        return setup.framing == FRAMING_RAWSOCKET || !strcmp(v, "websocket");
-    }
     if (!strcmp(name, "--cpu-of") && load.watch.count < WATCH_MAX)
         return (load.watch.pid[load.watch.count++] = (pid_t)atoi(v)) > 0;
     return false;
 }
 
-static void options_read(int argc, char **argv) {
-    setup.framing = FRAMING_WEBSOCKET;
-    setup.ser = SER_CBOR;
-    setup.path = "/";
-    setup.realm = "realm1";
-    setup.inflight = 1;
-    setup.payload = 64;
-    for (int i = 1; i < argc; i += 2)
-        if (i + 1 == argc || !option_set(argv[i], argv[i + 1])) die("unknown option or bad value", argv[i]);
-    if (!setup.target.len)
-        die("usage: wamp-load --target tcp:IPV4:PORT|unix:PATH "
-            "[--mode calls|events|invocations|publishes|logins|identify|idle] [--transport websocket|rawsocket] "
-            "[--serializer cbor|msgpack|json[.batched]] [--deflate takeover|fresh] [--path P] [--realm R] "
-            "[--sessions N] [--inflight M] [--payload OCTETS | --document OCTETS] [--listed IDS] "
-            "[--warmup S] [--duration S] [--open-timeout S] [--cpu-of PID]..",
-            NULL);
-    if (setup.framing == FRAMING_RAWSOCKET && (setup.batched || setup.deflate))
-        die("RawSocket knows neither batches nor compression", NULL);
-    setup.host = setup.target.family == AF_INET ? setup.host + 4 : "localhost"; /* "tcp:" is not part of Host */
-}
+static const char usage[] = "usage: wamp-load " SESSION_USAGE
+                            "[--mode calls|events|invocations|publishes|logins|identify|idle] [--sessions N] "
+                            "[--inflight M] [--payload OCTETS | --document OCTETS] [--listed IDS] [--warmup S] "
+                            "[--duration S] [--open-timeout S] [--cpu-of PID]..";
 
 /* All sessions, and in some modes the one more that they work for. */
 static void clients_make(void) {
@@ -391,10 +364,7 @@ static void clients_make(void) {
 }
 
 int main(int argc, char **argv) {
-    options_read(argc, argv);
-    raise_fd_limit();
-    setup.epoll = epoll_create1(EPOLL_CLOEXEC);
-    setup.random = random_seed();
+    options_read(argc, argv, option_set, usage);
     setup.spread = load.mode == MODE_LOGINS;
     setup.on_joined = on_joined;
     setup.on_ready = on_ready;

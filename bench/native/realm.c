@@ -7,6 +7,7 @@
 
 enum {
     REALM_URI_MAX = 256,
+    AUTHID_MAX = 128,   /* octets of an authid as it is serialized */
     URI_MAX = 128,      /* octets of a topic or procedure as it is serialized */
     URIS_MAX = 64,      /* topics and procedures there are */
     MEMBERS_MAX = 1024, /* sessions of one topic or procedure */
@@ -103,9 +104,17 @@ static void put_id_map(writer_t *w, const char *key, uint64_t id) {
 /* Uniform in 1..2^53, as the specification wants IDs of global scope. */
 static uint64_t global_id(void) { return (random_next(&realm.random) >> 11) + 1; }
 
+/* The authid that a proxy asserts for its client, as it is serialized. */
+static bool asserted_authid(serializer_t ser, span_t details, span_t *authid) {
+    span_t authextra;
+    return map_find(ser, details, "authextra", &authextra) && map_find(ser, authextra, "proxy_authid", authid) &&
+           authid->len <= AUTHID_MAX;
+}
+
 static const char *on_hello(peer_t *c, const message_t *m) {
+    span_t authid;
     if (c->joined) return "a second HELLO";
-    if (m->found < 2 || m->item[1].len > REALM_URI_MAX) return "a HELLO without a realm";
+    if (m->found < 3 || m->item[1].len > REALM_URI_MAX) return "a HELLO without a realm";
     do c->sid = global_id();
     while (sessions_find(c->sid));
     sessions_add(c->sid, c);
@@ -117,7 +126,11 @@ static const char *on_hello(peer_t *c, const message_t *m) {
     put_map(&w, 6);
     put_key(&w, "realm");
     put_raw(&w, m->item[1]);
-    put_pair(&w, "authid", "bench");
+    put_key(&w, "authid");
+    if (asserted_authid(w.ser, m->item[2], &authid))
+        put_raw(&w, authid);
+    else
+        put_text(&w, "bench");
     put_pair(&w, "authrole", "anonymous");
     put_pair(&w, "authmethod", realm.authmethod);
     put_pair(&w, "authprovider", "static");

@@ -21,10 +21,15 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Backend:
-    """Where this peer's stand-in router listens, WebSocket and RawSocket alike."""
+    """Where this peer's stand-in router listens, WebSocket and RawSocket alike.
+
+    :ivar calm: the router of realm "calm", whose sessions are to be disturbed by nothing but the peer itself; None:
+        there is no such realm.
+    """
 
     port: int
     path: Path
+    calm: Backend | None = None
 
 
 def free_port() -> int:
@@ -86,6 +91,10 @@ class Peer:
     label = ""  #: as in the tables
     #: Sessions of the idle scenario; None: as many as the scenario says.
     idle_sessions: int | None = None
+    #: Clients of the storm scenario; likewise.
+    storm_sessions: int | None = None
+    #: Whether clients prove to it who they are. Checked.
+    authenticates = False
     #: Options of its stand-in router.
     router_options: tuple[str, ...] = ()
     #: Whether clients are told other session IDs than the router's. Checked: what is measured must be in effect.

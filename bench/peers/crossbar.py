@@ -6,8 +6,10 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 from peers.base import Backend, Peer, Unavailable, children_of, find_program, output_of
+from peers.users import ROLE, methods
 
 
 class Crossbar(Peer):
@@ -15,6 +17,8 @@ class Crossbar(Peer):
     family = "crossbar"
     label = "Crossbar.io proxy"
     idle_sessions = 200  # it makes some 30 logins a second
+    storm_sessions = 300
+    authenticates = True
     router_options = ("--authmethod", "anonymous-proxy")  # it refuses a WELCOME with a method it did not offer
     start_timeout = 90.0
     stop_timeout = 15.0
@@ -32,23 +36,27 @@ class Crossbar(Peer):
             "only)"
         )
 
+    @staticmethod
+    def connection(backend: Backend) -> dict[str, Any]:
+        """A way to a router."""
+        return {
+            "transport": {
+                "type": "rawsocket",
+                "endpoint": {"type": "unix", "path": str(backend.path)},
+                "url": "rs://localhost",
+                "serializer": "cbor",
+            },
+            "auth": {"anonymous-proxy": {"type": "static"}},
+        }
+
     def command(self, backend: Backend) -> list[str]:
         node = self.workdir / ".crossbar"
         node.mkdir(exist_ok=True)
+        backends = {"realm1": backend} | ({"calm": backend.calm} if backend.calm else {})
         worker = {
             "type": "proxy",
-            "connections": {
-                "backend": {
-                    "transport": {
-                        "type": "rawsocket",
-                        "endpoint": {"type": "unix", "path": str(backend.path)},
-                        "url": "rs://localhost",
-                        "serializer": "cbor",
-                    },
-                    "auth": {"anonymous-proxy": {"type": "static"}},
-                }
-            },
-            "routes": {"realm1": {"anonymous": "backend"}},
+            "connections": {realm: self.connection(to) for realm, to in backends.items()},
+            "routes": {realm: {ROLE: realm} for realm in backends},
             "transports": [
                 {
                     "type": "websocket",
@@ -56,7 +64,7 @@ class Crossbar(Peer):
                     "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": self.port, "backlog": 4096},
                     "serializers": ["cbor", "json"],
                     "options": {"compression": {"deflate": {}}},
-                    "auth": {"anonymous": {"type": "static", "role": "anonymous"}},
+                    "auth": methods(),
                 }
             ],
         }

@@ -9,14 +9,18 @@ import sys
 from typing import Any
 
 from peers.base import PROJECT, Backend, Peer, Unavailable, free_port
+from peers.users import ROLE, methods
 
 
 class Ours(Peer):
     name = "ours"
     family = "ours"
     label = "wamp-proxy"
+    authenticates = True
     #: What is spoken to a router that refuses the client's own serializer.
     serializer = "cbor"
+    #: How it logs in at the router.
+    router_auth = "anonymous"
     #: Keys of the listening transport beside those that are always there.
     options: dict[str, Any] = {}
 
@@ -28,7 +32,7 @@ class Ours(Peer):
         return f"wamp-proxy {done.stdout.strip()}"
 
     def setup(self) -> str:
-        return "1 data thread; WebSocket in, RawSocket over TCP loopback out, anonymous login"
+        return "1 data thread; WebSocket in, RawSocket over TCP loopback out, logs in there as anonymous"
 
     def environment(self) -> dict[str, str]:
         sources = os.pathsep.join(filter(None, (str(PROJECT / "src"), os.environ.get("PYTHONPATH", ""))))
@@ -49,22 +53,26 @@ class Ours(Peer):
             "type": "websocket",
             "id": name,
             "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": port, "backlog": 4096},
+            "auth": methods(),
+        }
+
+    def connection(self, backend: Backend) -> dict[str, Any]:
+        """A way to a router."""
+        return {
+            "transport": {
+                "type": "rawsocket",
+                "endpoint": self.endpoint(backend),
+                "serializer": self.serializer,
+            },
+            "auth": {self.router_auth: {}},
         }
 
     def command(self, backend: Backend) -> list[str]:
+        backends = {"realm1": backend} | ({"calm": backend.calm} if backend.calm else {})
         config = {
             "type": "proxy",
-            "connections": {
-                "backend": {
-                    "transport": {
-                        "type": "rawsocket",
-                        "endpoint": self.endpoint(backend),
-                        "serializer": self.serializer,
-                    },
-                    "auth": {"anonymous": {}},
-                }
-            },
-            "routes": {"realm1": {"anonymous": "backend"}},
+            "connections": {realm: self.connection(to) for realm, to in backends.items()},
+            "routes": {realm: {ROLE: realm} for realm in backends},
             "transports": self.transports(),
         }
         (self.workdir / "proxy.json").write_text(json.dumps(config), encoding="utf-8")
@@ -79,10 +87,22 @@ class OursUnix(Ours):
     label = "wamp-proxy, Unix"
 
     def setup(self) -> str:
-        return "1 data thread; WebSocket in, RawSocket over a Unix socket out, anonymous login"
+        return "1 data thread; WebSocket in, RawSocket over a Unix socket out, logs in there as anonymous"
 
     def endpoint(self, backend: Backend) -> dict[str, Any]:
         return {"type": "unix", "path": str(backend.path)}
+
+
+class OursAsserting(OursUnix):
+    """The router takes its word for who a client is, as Crossbar.io's routers do behind a Unix socket."""
+
+    name = "ours-asserting"
+    label = "wamp-proxy, Unix, anonymous-proxy"
+    router_auth = "anonymous-proxy"
+    router_options = ("--authmethod", "anonymous-proxy")
+
+    def setup(self) -> str:
+        return "1 data thread; WebSocket in, RawSocket over a Unix socket out, anonymous-proxy"
 
 
 class OursAgain(Ours):
@@ -157,4 +177,4 @@ class OursDeflate(OursUnix):
 
 
 #: Set-ups for the tables of the features.
-VARIANTS = (OursAgain, OursRouterIds, OursProxyIds, OursToCbor, OursToMsgpack, OursToJson, OursDeflate)
+VARIANTS = (OursAsserting, OursAgain, OursRouterIds, OursProxyIds, OursToCbor, OursToMsgpack, OursToJson, OursDeflate)

@@ -2,23 +2,24 @@
 
 import errno
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from proxy.auth.base import Accept, Challenge
+from proxy.auth.base import Accept
 from proxy.auth.routers import Answer, Client, LoginError, RouterLogin
+from proxy.back import Back, Joiner
 from proxy.connections import ANY, ProxyConnection
-from proxy.forwarding import encoded_goodbye, leave_taking
+from proxy.forwarding import leave_taking
 from proxy.handshake import HandshakeError, build_request, check_response
 from proxy.messages import (
     SERIALIZER_NAMES,
     SUBPROTOCOL_NAMES,
     MessageError,
     MessageType,
-    Welcome,
     abort,
     check_abort,
     check_challenge,
@@ -44,8 +45,9 @@ from proxy.plane import (
 )
 from proxy.session_ids import Claim
 from proxy.session_states import SYSTEM_SHUTDOWN
+from proxy.turns import Turns
 
-__all__ = ["Back", "BackendJoin", "Joiner"]
+__all__ = ["BackendJoin"]
 
 log = logging.getLogger(__name__)
 
@@ -61,85 +63,6 @@ CHALLENGES_MAX: Final = 4
 
 # What becomes of a connection that is stopped or drained while a login is on its way to it.
 OUT_OF_SERVICE: Final = "is out of service by now"
-
-
-class Joiner(Protocol):
-    """The client session that a router is joined for."""
-
-    conn: int
-    serializer: int
-    front_sid: int
-
-    def on_back(self, back: "Back", kind: int, arg: int, data: bytes) -> None: ...
-    def back_crashed(self, back: "Back") -> None: ...
-    def challenge(self, challenge: Challenge) -> None: ...
-    def joined(self, back: "Back", welcome: Welcome, login: RouterLogin) -> None: ...
-    def refused(self, message: bytes, reason: str) -> None: ...
-
-
-class Back:
-    """One connection to a router, from dial to close. It may outlive the session that it was made for.
-
-    :param session: whose it is; None once nobody is interested in more than its end.
-    :param connection: where it leads to.
-    :param serializer: what is spoken on it.
-    :param claim: which session the data plane was told that it is for.
-
-    :ivar back_sid: the router's ID of the session; 0 until it has said WELCOME.
-    """
-
-    __slots__ = ("_claim", "back_sid", "conn", "connection", "plane", "serializer", "session", "token")
-
-    def __init__(
-        self, plane: Plane, session: Joiner, connection: ProxyConnection, serializer: int, claim: Claim
-    ) -> None:
-        self.plane = plane
-        self.session: Joiner | None = session
-        self.connection = connection
-        self.serializer = serializer
-        self.conn = 0
-        self.back_sid = 0
-        self._claim: Claim | None = claim
-        self.token = plane.add_owner(self)
-
-    def on_event(self, kind: int, conn: int, arg: int, data: bytes) -> None:
-        """An event of the data plane, see :class:`proxy.plane.Owner`."""
-        self.conn = conn
-        is_last = kind == EV_CLOSED
-        if is_last:
-            self.plane.drop_owner(self.token)
-            if self._claim is not None:
-                self._claim.unanswered()
-        if self.session is not None:
-            self.session.on_back(self, kind, arg, data)
-        if is_last:
-            self.session = None  # not before: on_crash() needs it
-
-    def on_crash(self, conn: int) -> None:
-        """See :class:`proxy.plane.Owner`."""
-        session, self.session = self.session, None
-        if session is not None:
-            session.back_crashed(self)
-
-    def has_joined(self, back_sid: int) -> None:
-        """The router said WELCOME and gave the session this ID."""
-        self.back_sid = back_sid
-        self._claim = None
-
-    def say_goodbye(self, reason: str | None, message: str | None = None) -> None:
-        """End the router's session with a GOODBYE of our own; None: without one."""
-        self.leave(encoded_goodbye(self.serializer, reason, message) if reason else b"")
-
-    def leave(self, goodbye: bytes) -> None:
-        """End the router's session: say ``goodbye`` (if any) and close. What the router still says is ignored."""
-        self.session = None
-        if self.conn:
-            if goodbye:
-                self.plane.send(self.conn, goodbye)
-            self.plane.close(self.conn)
-
-
-# --- the join ---
 
 
 class BackendJoin:
@@ -167,9 +90,12 @@ class BackendJoin:
         "_lookup",
         "_others",
         "_plane",
+        "_postponed",
         "_serializer",
         "_session",
         "_thinking",
+        "_turns",
+        "_waits_for",
         "_ways",
         "back",
         "client",
@@ -190,7 +116,8 @@ class BackendJoin:
         if len(candidates) > 1:
             # Those that failed lately come last: they are tried before the client is refused, not before.
             candidates = sorted(candidates, key=lambda connection: connection.is_down(session.serializer))
-        self._candidates: Iterator[ProxyConnection] = iter(candidates)
+        self._candidates = deque(candidates)
+        self._postponed: set[ProxyConnection] = set()
         self._addresses: Sequence[bytes] = ()
         self._address = 0
         self._ways: Iterator[int] = iter(())
@@ -203,6 +130,9 @@ class BackendJoin:
         # What was tried: connection ID and what became of it; and whether anything but serializers was in the way.
         self._failures: list[tuple[str, str]] = []
         self._others = False
+        # The connection whose turns it waits for, and those that it has one of.
+        self._waits_for: ProxyConnection | None = None
+        self._turns: Turns | None = None
         self._key = ""
         self._lookup: Deferred[list[bytes]] | None = None
         self.back: Back | None = None
@@ -220,6 +150,10 @@ class BackendJoin:
         if self.back is not None:
             self.back.session = None
             self.back = None
+        waits_for, self._waits_for = self._waits_for, None
+        if waits_for is not None:
+            waits_for.turns.drop(self)
+        self._leave_turn()
 
     @property
     def accept(self) -> Accept:
@@ -234,24 +168,60 @@ class BackendJoin:
     # --- going on ---
 
     def _next_connection(self) -> None:
-        for connection in self._candidates:
+        while self._candidates:
+            connection = self._candidates.popleft()
             if not connection.takes_logins:
                 self._fell_through(connection, OUT_OF_SERVICE)
-            elif connection.ways(self._session.serializer):
-                break
-            else:
+            elif not connection.ways(self._session.serializer):
                 text = f"does not take {self._serializer_text(self._session.serializer)}"
                 self._failures.append((connection.id, text))
-        else:
-            self._give_up()
+            else:
+                self._waits_for = connection
+                if connection.turns.take(self):
+                    self.on_turn(connection.turns)
+                return
+        self._give_up()
+
+    def on_turn(self, turns: Turns) -> None:
+        """See :class:`proxy.turns.Waiter`."""
+        connection, self._waits_for = self._waits_for, None
+        assert connection is not None
+        self._turns = turns
+        if not connection.takes_logins:
+            self._fell_through(connection, OUT_OF_SERVICE)
+            self._after_failure()
             return
-        self._login = connection.login(self.client)
+        if self._candidates and connection not in self._postponed and connection.is_down(self._session.serializer):
+            # It failed while this login waited for its turn there: the others first.
+            self._postponed.add(connection)
+            self._candidates.append(connection)
+            self._after_failure()
+            return
+        try:
+            self._login = connection.login(self.client)
+        except LoginError as error:
+            self._fell_through(connection, str(error))
+            self._after_failure()
+            return
         self._hellos.clear()
         lookup = connection.resolve()
         self._lookup = lookup
         lookup.addCallbacks(
             self._resolved, self._unresolved, callbackArgs=(connection,), errbackArgs=(connection,)
         ).addErrback(self._crashed)
+
+    def on_turn_late(self, turns: Turns) -> None:
+        """See :class:`proxy.turns.Waiter`."""
+        connection, self._waits_for = self._waits_for, None
+        assert connection is not None
+        self._fell_through(connection, "has too many logins before this one")
+        self._after_failure()
+
+    def _leave_turn(self) -> None:
+        """Let somebody else have its turn at the connection."""
+        turns, self._turns = self._turns, None
+        if turns is not None:
+            turns.leave()
 
     def _resolved(self, addresses: list[bytes], connection: ProxyConnection) -> None:
         self._lookup = None
@@ -269,7 +239,7 @@ class BackendJoin:
             return
         self._lookup = None
         self._failed(connection, "cannot be resolved", failure.getErrorMessage())
-        self._next_connection()
+        self._after_failure()
 
     def _crashed(self, failure: Failure) -> None:
         log.error("error while joining a router\n%s", failure.getTraceback())
@@ -295,7 +265,7 @@ class BackendJoin:
     def _next_address(self, connection: ProxyConnection) -> bool:
         """Dial the next address of the connection; False when there is none."""
         self._address += 1
-        if self._address >= len(self._addresses):
+        if self._address >= len(self._addresses) or self._is_committed:
             return False
         self._dial(connection)
         return True
@@ -386,10 +356,16 @@ class BackendJoin:
             self._fell_through(back.connection, OUT_OF_SERVICE)
             self._after_failure()
             return
+        assert self._login is not None
+        try:
+            self._login.verify(welcome)
+        except LoginError as error:
+            self._cannot_answer(back, f"is not to be trusted: {error}")
+            return
         back.has_joined(welcome.session_id)
         back.connection.mark_up(back.serializer)
         self.back = None
-        assert self._login is not None
+        self._leave_turn()
         self._session.joined(back, welcome, self._login)
 
     def _on_challenge(self, back: Back, question: ChallengeMessage) -> None:
@@ -399,6 +375,8 @@ class BackendJoin:
         if self._challenges > CHALLENGES_MAX:
             self._broken(back, f"asks for more than {CHALLENGES_MAX} answers")
             return
+        if self._login.RELAYS:
+            self._leave_turn()  # clients take their time, and others are not to wait for them
         try:
             answer = self._login.challenge(question.authmethod, question.extra)
         except LoginError as error:
@@ -436,13 +414,25 @@ class BackendJoin:
 
     def _cannot_answer(self, back: Back, text: str) -> None:
         back.leave(encode(back.serializer, abort("wamp.error.cannot_authenticate")))
+        assert self._login is not None
+        if not self._login.RELAYS:
+            self._failed(back.connection, "does not let the proxy log in", text)
+            self._after_failure()
+            return
         log.warning("connection %s: %s", back.connection.id, text)
         self._refuse(abort("wamp.error.authentication_failed", f"{text} (connection {back.connection.id})"))
 
     def _aborted(self, back: Back, reason: str, data: bytes) -> None:
-        """The router refuses this client. That is its right, not a failure: no other router is asked."""
+        """The router refuses this client. That is its right, not a failure: no other router is asked. Where it refuses
+        the proxy itself, no client can be joined there, and others are asked."""
         back.leave(b"")
+        assert self._login is not None
+        if self._login.refuses_proxy(reason):
+            self._failed(back.connection, "does not let the proxy log in", f"the router says {reason}")
+            self._after_failure()
+            return
         self.back = None
+        self._leave_turn()
         self._session.refused(data, reason)
 
     def _broken(self, back: Back, text: str) -> None:
@@ -477,7 +467,11 @@ class BackendJoin:
             if self._next_address(connection):
                 return
             text = "cannot be reached" if reason == CLOSED_REFUSED else "did not answer in time"
-            self._failed(connection, text, closed_text(arg))
+            if self._is_committed:
+                # It asked the client and then thought for too long about the answer: that may be this client's doing.
+                self._fell_through(connection, text)
+            else:
+                self._failed(connection, text, closed_text(arg))
         else:
             # It was there and spoke our protocol. What ended it may be this one client's HELLO, so nobody else suffers.
             detail = data[:_CLOSE_REASON_LENGTH].decode("utf-8", "replace")
@@ -517,14 +511,23 @@ class BackendJoin:
 
     def _after_failure(self) -> None:
         self.back = None
-        self._next_connection()
+        self._leave_turn()
+        if self._is_committed:
+            self._give_up()
+        else:
+            self._next_connection()
+
+    @property
+    def _is_committed(self) -> bool:
+        return self._login is not None and self._login.is_committed
 
     def _give_up(self) -> None:
         accept = self.accept
         where = f'realm "{accept.realm}" and role "{accept.authrole}"'
         tried = "; ".join(f'connection "{name}" {text}' for name, text in self._failures)
         if not self._failures:
-            message = f"no router for {where}: none of the route's connections is started"
+            kind = " and relays logins" if accept.authmethod == "passthrough" else ""
+            message = f"no router for {where}: none of the route's connections is started{kind}"
         elif self._others:
             message = f"no router for {where} could be joined: {tried}"
         else:

@@ -80,11 +80,15 @@ class Change:
             for model in self._config.transports
             if not _is_same(self._controller.transports.get(model.id), model)
         ]
-        yield _all([transport.look_up() for transport in self._fresh])
-        # From here on to the first stop of a transport no other event of the reactor is handled.
-        if self._controller.is_stopping:
-            raise NotRunning("the worker is shutting down")
-        self._see_that_nothing_is_in_between()
+        try:
+            yield _all([transport.look_up() for transport in self._fresh])
+            # From here on to the first stop of a transport no other event of the reactor is handled.
+            if self._controller.is_stopping:
+                raise NotRunning("the worker is shutting down")
+            self._see_that_nothing_is_in_between()
+        except Exception:
+            self._give_up()
+            raise
         self._leaving = self._find_leaving()
         self._open()
         try:

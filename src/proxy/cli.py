@@ -18,6 +18,7 @@ from proxy import __version__
 from proxy.config import ConfigError, Finding, Loaded, check, load
 from proxy.ctl.commands import ctl
 from proxy.errors import ProxyError
+from proxy.imports import leave_out_ubjson
 from proxy.systemd import notify
 
 EXIT_FAILED = 1
@@ -148,6 +149,7 @@ def _count(number: int, what: str) -> str:
 
 def _import_worker() -> ModuleType:
     """The worker, with everything it needs; imported late, so that the other commands work without the extension."""
+    leave_out_ubjson()
     try:
         return import_module("proxy.runner")
     except ImportError as error:

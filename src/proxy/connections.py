@@ -1,22 +1,24 @@
 """Connections: the routers that the proxy can join for its clients, and how they fared lately."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 
 from proxy.addresses import Address
-from proxy.auth.asserted import AssertedIdentity
-from proxy.auth.credential import ServiceCredential
+from proxy.auth.asserted import AssertedIdentity, SignedIdentity
+from proxy.auth.credential import Accounts
 from proxy.auth.relaying import RelayedLogin
-from proxy.auth.routers import Client, RouterLogin
+from proxy.auth.routers import Client, LoginError, RouterLogin
 from proxy.config import BackendUnix, ConnectionConfig, checked
 from proxy.config.redaction import redacted
 from proxy.lifecycle import Managed
 from proxy.messages import SER_CBOR, SER_JSON, SER_MSGPACK, SERIALIZERS
 from proxy.plane import CODEC_RS, CODEC_WS, pack_address
 from proxy.refusals import Tally
+from proxy.turns import Turns
 
 if TYPE_CHECKING:
     from proxy.controller import ProxyController
@@ -50,13 +52,14 @@ class ProxyConnection(Managed):
     :ivar target: host, port and path for the WebSocket upgrade request; None for RawSocket.
     :ivar live: sessions that are joined; ``joined``: sessions joined ever; ``failures``: attempts that failed.
     :ivar refused: messages of this router that could not be passed on to their client.
+    :ivar turns: of the logins: so many at a time.
     :ivar is_draining: no new login uses it, because its sessions are being sent away.
     :ivar successor: what took its place when the configuration was changed: logins that are under way go on.
     """
 
     __slots__ = (
         "_fixed",
-        "_login_class",
+        "_login",
         "_pauses",
         "_preferred",
         "_taken",
@@ -76,6 +79,7 @@ class ProxyConnection(Managed):
         "params",
         "refused",
         "target",
+        "turns",
     )
 
     KIND = "connection"
@@ -87,7 +91,8 @@ class ProxyConnection(Managed):
         self.id = connection_id
         self.model: ConnectionConfig
         self.model, self.config = checked(ConnectionConfig, config, controller.cbdir)
-        self._login_class = _LOGINS[self.model.auth_mode]
+        # How to log in there; what needs the node's key is put in when the connection starts.
+        self._login: Callable[[Client], RouterLogin] = _login(self.model)
         transport = self.model.transport
         self.kind = CODEC_RS if transport.type == "rawsocket" else CODEC_WS
         self.target = transport.target if self.kind == CODEC_WS else None
@@ -95,6 +100,7 @@ class ProxyConnection(Managed):
         self.dial_ms = self.model.timeouts.dial
         self.join_ms = self.model.timeouts.join
         self.goodbye_ms = self.model.timeouts.goodbye
+        self.turns = Turns(self.model.limits.max_joins, controller.reactor, self.model.timeouts.turn / 1000)
         self.params = 0
         self.live = 0
         self.joined = 0
@@ -111,6 +117,8 @@ class ProxyConnection(Managed):
 
     def _start(self) -> "Deferred[None]":
         """Nothing is dialled before the first login."""
+        if self.model.auth_mode == "cryptosign-proxy":
+            self._login = partial(SignedIdentity, key=self.controller.require_node_key())
         self.params = self.controller.plane.add_params(**_params(self.kind, self.model))
         self._fixed = _literal(self.model)
         return succeed(None)
@@ -135,18 +143,23 @@ class ProxyConnection(Managed):
     # --- logins ---
 
     @property
-    def asserts_identity(self) -> bool:
-        """Whether the router believes what the proxy says of its clients."""
-        return self._login_class is AssertedIdentity
-
-    @property
     def relays(self) -> bool:
         """Whether the router decides itself who a client is."""
-        return self._login_class.RELAYS
+        return self.model.auth_mode == "passthrough"
+
+    def permits(self, realm: str, authrole: str) -> bool:
+        """Whether the proxy may ask for this there."""
+        return self.model.permit.allows(realm, authrole)
 
     def login(self, client: Client) -> RouterLogin:
-        """How to log in there for a client."""
-        return self._login_class(client)
+        """How to log in there for a client.
+
+        :raises LoginError: not at all, and why.
+        """
+        accept = client.accept
+        if not self.permits(accept.realm, accept.authrole):
+            raise LoginError(f'does not permit realm "{accept.realm}" with role "{accept.authrole}"')
+        return self._login(client)
 
     # --- addresses ---
 
@@ -231,11 +244,11 @@ class ProxyConnection(Managed):
             self._pauses.pop(serializer, None)
 
 
-_LOGINS: Final[Mapping[str, type[RouterLogin]]] = {
-    "anonymous-proxy": AssertedIdentity,
-    "anonymous": ServiceCredential,
-    "passthrough": RelayedLogin,
-}
+def _login(config: ConnectionConfig) -> Callable[[Client], RouterLogin]:
+    """How to log in at a router, by its configuration."""
+    if config.auth is None or config.auth_mode in ("anonymous-proxy", "cryptosign-proxy"):
+        return AssertedIdentity
+    return RelayedLogin if config.auth_mode == "passthrough" else Accounts(config.auth).login
 
 
 class _Pause:

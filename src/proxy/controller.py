@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from proxy.addresses import Resolver
 from proxy.config.findings import render_value
 from proxy.connections import ProxyConnection
+from proxy.cookies import Stores
 from proxy.draining import DrainProcedures, Kind, Leaving, Pace, send_away
 from proxy.echo import EchoSession
 from proxy.errors import CannotStart, InUse, InvalidArgument, NoSuchObject
@@ -87,6 +88,7 @@ class ProxyController(ReloadProcedures, WebServiceProcedures, SessionProcedures,
         self.routes = RouteTable()
         self.connections: Registry[ProxyConnection] = Registry("connection")
         self.transports: Registry[ProxyTransport] = Registry("transport")
+        self.cookie_stores = Stores(self.reactor)
         self.service_sessions = ServiceSessions(self)
         # These are to hear of the worker's end, too.
         self.retired: list[ProxyTransport] = []

@@ -5,12 +5,14 @@ router about the client is not sent back to the client.
 """
 
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
 from proxy.auth.base import Accept, forwarded_authextra
 from proxy.auth.routers import Client
+from proxy.config.auth import is_relayable
 from proxy.messages import (
     SERIALIZER_NAMES,
     SUBPROTOCOL_NAMES,
@@ -89,7 +91,7 @@ def transport_details(
         "peer": peer,
         "is_server": True,
         "own_pid": os.getpid(),
-        "own_tid": None,
+        "own_tid": threading.get_native_id(),
         "own_fd": -1,
         "is_secure": False,
         "channel_id": {},
@@ -97,7 +99,7 @@ def transport_details(
         "websocket_protocol": (subprotocol or SUBPROTOCOL_NAMES[serializer]) if is_websocket else None,
         "websocket_extensions_in_use": ([extension] if extension else []) if is_websocket else None,
         "http_headers_received": headers,
-        "http_headers_sent": None,
+        "http_headers_sent": {} if is_websocket else None,
         "http_cbtid": None,
     }
 
@@ -167,35 +169,32 @@ def backend_hello(
     hello |= {key: value for key, value in (("authid", authid), ("authrole", authrole)) if value is not None}
     hello["authextra"] = {
         "pubkey": client.identity[1],
+        **(authextra or {}),
         "proxy_realm": accept.realm,
         "proxy_authid": accept.authid,
         "proxy_authrole": accept.authrole,
         "proxy_authmethod": accept.authmethod,
         "proxy_authprovider": accept.authprovider,
-        "proxy_authextra": {**accept.authextra, "transport": client.transport},
-        **(authextra or {}),
+        "proxy_authextra": {**accept.authextra, **({"transport": client.transport} if client.transport else {})},
     }
     return [int(MessageType.HELLO), accept.realm, hello]
-
-
-# What a router would take from the connection that the client comes over, which is the proxy's.
-_CONNECTION_METHODS: Final = frozenset({"tls", "cookie"})
 
 
 def relayed_hello(client: Client) -> list[Any]:
     """The client's own HELLO, for the router that decides who it is.
 
-    The methods and attributes by which a router would believe the proxy are left out: they are not the client's to use.
+    Attributes by which a router would believe the proxy are left out: they are not the client's to use.
+
+    :param client: ``authmethods`` of its details are those that the router may choose from.
+    :raises MessageError: there are none: a router would take that for ``anonymous``.
     """
     details = client.details
     hello = _passed_on(details, client.to_back)
     hello["roles"] = _clean_roles(details["roles"])
     hello["agent"] = details.get("agent") or AGENT
-    hello["authmethods"] = [
-        name
-        for name in details.get("authmethods") or ["anonymous"]
-        if not name.endswith("-proxy") and name not in _CONNECTION_METHODS
-    ]
+    hello["authmethods"] = [name for name in details.get("authmethods") or () if is_relayable(name)]
+    if not hello["authmethods"]:
+        raise MessageError("no authmethod is left to the router")
     hello |= {key: details[key] for key in ("authid", "authrole") if details.get(key) is not None}
     if isinstance(details.get("authextra"), Mapping):
         hello["authextra"] = forwarded_authextra(details)
@@ -223,7 +222,11 @@ def _replace_sid(details: dict[str, Any], back_sid: int, front_sid: int) -> None
 
 
 def front_welcome(
-    welcome: Welcome, accept: Accept, asserts_identity: bool, front_sid: int | None = None
+    welcome: Welcome,
+    accept: Accept,
+    asserts_identity: bool,
+    front_sid: int | None = None,
+    own_keys: Collection[str] = (),
 ) -> dict[str, Any]:
     """WELCOME.Details for the client: the router's, but for how the client was authenticated.
 
@@ -231,6 +234,7 @@ def front_welcome(
     with HTTP headers, and the ``proxy_*`` attributes.
 
     :param front_sid: the session ID that the client is told; None: the router's.
+    :param own_keys: of authextra, between the proxy and its router.
     """
     details = welcome.details
     told = details.get("authextra")
@@ -239,7 +243,7 @@ def front_welcome(
         authextra.update(
             (key, value)
             for key, value in told.items()
-            if key not in ("transport", "pubkey") and not (type(key) is str and key.startswith("proxy_"))
+            if key not in ("transport", "pubkey", *own_keys) and not (type(key) is str and key.startswith("proxy_"))
         )
     if front_sid is not None:
         _replace_sid(details, welcome.session_id, front_sid)

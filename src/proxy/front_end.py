@@ -3,7 +3,8 @@
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.backend import Back, BackendJoin
+from proxy.back import Back
+from proxy.backend import BackendJoin
 from proxy.forwarding import encoded_goodbye
 from proxy.messages import abort, encode
 from proxy.routes import RouteUse
@@ -26,7 +27,7 @@ class FrontEnd:
     :param transport: the listening transport that it came through.
     :param conn: its number in the data plane.
 
-    :ivar cookie: of the connection; None: it has none.
+    :ivar cookie: key of the connection's cookie (:mod:`proxy.cookies`); None: it has none.
     :ivar login: the login that is under way.
     :ivar front_sid: the session ID that the client was told, or will be; 0: it has none, or the router chooses it.
     :ivar has_own_sid: the proxy drew it.
@@ -168,6 +169,11 @@ class FrontEnd:
         if timer is not None:
             timer.cancel()
 
+    def _end_login(self) -> None:
+        login, self.login = self.login, None
+        if login is not None:
+            login.end()
+
     def _drop_login(self) -> None:
         """Give up the login that is under way, if any: the client is to be let go."""
         is_dialled = self.join is not None
@@ -178,9 +184,7 @@ class FrontEnd:
     def _detach(self, reason: str) -> None:
         """Let go of the router: GOODBYE with ``reason`` (none if empty) and close; end the login that is under way."""
         self._stop_timer()
-        login, self.login = self.login, None
-        if login is not None and login.pending is not None:
-            login.pending.cancel()
+        self._end_login()
         join, self.join = self.join, None
         if join is not None:
             join.cancel()

@@ -185,6 +185,10 @@ class Accepted:
     is_batched: bool = False
     compression: Agreement | None = None
 
+    def with_header(self, name: str, value: str) -> bytes:
+        """The 101 head with one header more."""
+        return self.response.removesuffix(b"\r\n") + f"{name}: {value}\r\n\r\n".encode("ascii")
+
     @property
     def keywords(self) -> dict[str, Any]:
         """Keywords of the data plane's ``upgrade()``: what differs from plain messages."""

@@ -152,6 +152,8 @@ class SessionProcedures(WorkerController):
         check_message(message)
         session = self._find_session(session_id)
         shown = _marshal(session)
+        if session.transport.cookies is not None:
+            session.transport.cookies.dismissed(session, reason)  # or it would be back at once
         send_away(session, reason, message)
         event = {key: shown[key] for key in ("session", "realm", "authid")}
         self.publish_event("on_proxy_session_killed", {**event, "reason": reason})

@@ -4,16 +4,20 @@ import logging
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from proxy.auth.authenticators import unavailable
 from proxy.auth.base import Accept, Attempt, Challenge, Decision, Deny, Outcome, PassThrough, failed
 from proxy.auth.routers import LoginError, RouterLogin
-from proxy.backend import Back
+from proxy.back import Back
+from proxy.cookies.tracker import LOGOUT
 from proxy.forwarding import transport_details
 from proxy.front_end import FrontEnd
+from proxy.login_limits import LoginLimits
 from proxy.messages import (
     ID_MAX,
     MessageError,
@@ -36,6 +40,7 @@ from proxy.session_states import (
     SYSTEM_SHUTDOWN,
     State,
 )
+from proxy.turns import Turns
 
 __all__ = ["Login", "LoginSession"]
 
@@ -43,6 +48,11 @@ log = logging.getLogger("proxy.sessions")
 
 # What the routers are told, and the log, of clients that a router is to decide about.
 RELAYED: Final = "passthrough"
+
+UNAVAILABLE: Final = "wamp.error.unavailable"
+
+# Ends of a relayed login that say nothing of who the client is. Routers have all kinds of URIs for the others.
+_NOT_OF_CLIENT: Final = frozenset({"wamp.error.network_failure", "wamp.error.runtime_error", SYSTEM_SHUTDOWN})
 
 
 def _no_such_role(realm: str, role: str) -> tuple[str, str]:
@@ -55,20 +65,72 @@ def _shared(name: object) -> str:
 
 
 class Login:
-    """What is known of a login that is under way.
+    """A login that is under way.
 
+    :param session: whose it is.
     :param attempt: the HELLO.
 
     :ivar challenge: what the client is asked; None: nothing.
     :ivar pending: the decision of an authenticator that is at work.
+    :ivar welcome_extra: what the method has to tell the client once it has joined.
     """
 
-    __slots__ = ("attempt", "challenge", "pending")
+    __slots__ = ("_action", "_has_turn", "attempt", "challenge", "pending", "session", "welcome_extra")
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, session: "LoginSession", attempt: Attempt) -> None:
+        self.session = session
         self.attempt = attempt
         self.challenge: Challenge | None = None
         self.pending: Deferred[Decision] | None = None
+        self.welcome_extra: dict[str, Any] = {}
+        self._action: Callable[[], None] | None = None
+        self._has_turn = False
+
+    def work(self, action: Callable[[], None]) -> None:
+        """Do what takes an authenticator or a router, as soon as it is this login's turn."""
+        self._action = action
+        self.session.state = State.AUTHENTICATING
+        turns = self._limits.turns
+        if turns.take(self):
+            self.on_turn(turns)
+
+    def on_turn(self, turns: Turns) -> None:
+        """See :class:`proxy.turns.Waiter`."""
+        self._has_turn = True
+        action, self._action = self._action, None
+        assert action is not None
+        try:
+            action()
+        except Exception:
+            log.exception("error during a login")
+            self.session.crashed()
+
+    def on_turn_late(self, turns: Turns) -> None:
+        """See :class:`proxy.turns.Waiter`."""
+        self._action = None
+        self.session.refuse(UNAVAILABLE, "too many clients log in, try again later")
+
+    def rest(self) -> None:
+        """It is the client's turn: others may go on meanwhile."""
+        if self._has_turn:
+            self._has_turn = False
+            self._limits.turns.leave()
+
+    def end(self) -> None:
+        """The login is over, whatever came of it."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.cancel()
+        limits = self._limits
+        if self._action is not None:
+            self._action = None
+            limits.turns.drop(self)
+        limits.leave(self.session.peer)
+        self.rest()
+
+    @property
+    def _limits(self) -> LoginLimits:
+        return self.session.transport.logins
 
 
 class LoginSession(FrontEnd):
@@ -108,8 +170,12 @@ class LoginSession(FrontEnd):
             self.has_own_sid = True
         sid = self.front_sid or secrets.randbelow(ID_MAX) + 1
         attempt = Attempt(realm, details, transport, sid, self.cookie)
-        self.login = Login(attempt)
-        self._settle(self.transport.authentication.hello(attempt))
+        refusal = self.transport.logins.enter(self.peer)
+        if refusal is not None:
+            self._deny(refusal.reason, refusal.message, refusal.cause)
+            return
+        self.login = Login(self, attempt)
+        self.login.work(lambda: self._settle(self.transport.authentication.hello(attempt)))
 
     # --- the decision ---
 
@@ -120,7 +186,6 @@ class LoginSession(FrontEnd):
         if not isinstance(outcome, Deferred):
             self._decided(outcome)
             return
-        self.state = State.AUTHENTICATING
         seconds = self.transport.authenticator_ms / 1000
         self.timer = self.transport.controller.reactor.callLater(seconds, self._authenticator_timeout, seconds)
         login.pending = outcome
@@ -143,7 +208,8 @@ class LoginSession(FrontEnd):
 
     def _authenticator_timeout(self, seconds: float) -> None:
         self.timer = None
-        self._denied(failed(f"the authenticator took more than {seconds:g} s"))
+        # Not "failed": clients would take it for a wrong secret, and not come again.
+        self._denied(unavailable(f"the authenticator took more than {seconds:g} s"))
 
     def _decided(self, decision: Decision) -> None:
         if isinstance(decision, Deny):
@@ -152,11 +218,14 @@ class LoginSession(FrontEnd):
             self.challenge(decision)
         elif isinstance(decision, PassThrough):
             accept = Accept(decision.realm, "", decision.role, RELAYED, RELAYED)
-            self._join(accept, relays=True)
+            self._join(accept, relays=True, authmethods=list(decision.authmethods))
         else:
+            assert self.login is not None
+            self.login.welcome_extra = decision.welcome_extra
             self._join(decision, relays=False)
 
     def _denied(self, decision: Deny) -> None:
+        self.transport.logins.failed(self.peer, decision.reason)
         self._deny(decision.reason, decision.message, decision.cause)
 
     # --- CHALLENGE and AUTHENTICATE ---
@@ -170,6 +239,7 @@ class LoginSession(FrontEnd):
         except MessageError as error:
             self._deny(INVALID_PAYLOAD, f"CHALLENGE: {error}")
             return
+        self.login.rest()
         self.login.challenge = challenge
         self.state = State.CHALLENGED
         self.plane.send(self.conn, message)
@@ -193,19 +263,35 @@ class LoginSession(FrontEnd):
         except MessageError as error:
             self._violated(str(error))
             return
+        refusal = self.transport.logins.blocked(self.peer)
+        if refusal is not None:
+            self._deny(refusal.reason, refusal.message, refusal.cause)
+            return
         challenge, login.challenge = login.challenge, None
-        self.state = State.JOINING
+        if self.join is not None:
+            self.state = State.JOINING
+            challenge.answer(signature, extra)
+            return
+        login.work(lambda: self._answered(challenge, signature, extra))
+
+    def _answered(self, challenge: Challenge, signature: str, extra: dict[str, Any]) -> None:
         outcome = challenge.answer(signature, extra)
-        if outcome is not None:
-            self._settle(outcome)
+        assert outcome is not None
+        self._settle(outcome)
 
     # --- the router ---
 
-    def _join(self, accept: Accept, *, relays: bool) -> None:
-        """Join a router for the client."""
+    def _join(self, accept: Accept, *, relays: bool, authmethods: list[str] | None = None) -> None:
+        """Join a router for the client.
+
+        :param relays: it is to decide who the client is, by one of ``authmethods``.
+        """
         login = self.login
         assert login is not None
         attempt, controller = login.attempt, self.transport.controller
+        details = dict(attempt.details)
+        if relays:
+            details["authmethods"] = authmethods
         if relays and self.has_own_sid:
             # The router may sign the ID of its own, so that is the one that the client is told.
             self._drop_sid()
@@ -218,7 +304,7 @@ class LoginSession(FrontEnd):
                 accept.authextra,
                 authmethod=accept.authmethod,
                 authprovider=accept.authprovider,
-                details=dict(attempt.details),
+                details=details,
                 transport=dict(attempt.transport_details),
                 relays=relays,
             )
@@ -242,9 +328,11 @@ class LoginSession(FrontEnd):
         """The router let us in: tell the client, and get out of the way."""
         assert self.join is not None
         identity = self.join.accept
+        welcome_extra = self.login.welcome_extra if self.login is not None else {}
+        asked = self.login.attempt.realm if self.login is not None else None
         self.join = None
-        self.login = None
         self.back = back
+        self._end_login()
         back_sid = welcome.session_id
         controller = self.transport.controller
         if not self.has_own_sid:
@@ -252,6 +340,7 @@ class LoginSession(FrontEnd):
         controller.session_ids.join(self.front_sid, back_sid)
         try:
             details = login.welcome(welcome, self.front_sid)
+            details["authextra"].update(welcome_extra)
             details["authextra"].update(controller.own_authextra)
             details["authextra"]["x_cb_proxy_peer"] = self.peer
             message = encode(self.serializer, [int(MessageType.WELCOME), self.front_sid, details])
@@ -270,6 +359,8 @@ class LoginSession(FrontEnd):
             self._deny(reason, text)
             return
         self._establish(back, details, identity, message)
+        if self.transport.cookies is not None and not login.RELAYS:
+            self.transport.cookies.remember(self, identity, asked)
 
     def _establish(self, back: Back, details: dict[str, Any], identity: Accept, message: bytes) -> None:
         self.authid = str(details.get("authid") or identity.authid)
@@ -293,8 +384,22 @@ class LoginSession(FrontEnd):
 
     # --- refusals ---
 
+    def log_out(self) -> None:
+        """Its cookie was logged out elsewhere: what came with it is over."""
+        if self.is_joined:
+            self.dismiss(LOGOUT)
+        elif self.is_joining:
+            decision = failed("its cookie was logged out meanwhile")
+            self._deny(decision.reason, decision.message, decision.cause)
+
+    def refuse(self, reason: str, message: str) -> None:
+        """Refuse the client."""
+        self._deny(reason, message)
+
     def refused(self, message: bytes, reason: str) -> None:
         """No router took the client: it gets this ABORT."""
+        if self.join is not None and self.join.accept.authmethod == RELAYED and reason not in _NOT_OF_CLIENT:
+            self.transport.logins.failed(self.peer, reason)
         self.transport.denied += 1
         self._detach("")
         self._log_refused(reason)

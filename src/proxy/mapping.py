@@ -8,9 +8,11 @@ from twisted.internet.defer import Deferred
 
 from proxy.auth.base import Accept
 from proxy.auth.routers import Client
-from proxy.backend import Back, BackendJoin, Joiner
+from proxy.back import Back, Joiner
+from proxy.backend import BackendJoin
 from proxy.connections import ProxyConnection
-from proxy.errors import NoSuchObject
+from proxy.errors import CannotStart, NoSuchObject
+from proxy.nodekey import FILE_NAME, FOLDER_ALONE, NodeKey
 from proxy.routes import RouteTable
 from proxy.service_sessions import ServiceSessions
 from proxy.session_ids import Claim, SessionIds
@@ -33,6 +35,7 @@ class BackendMapping(WorkerController):
     connections: "Registry[ProxyConnection]"
     session_ids: SessionIds
     public_key: str | None
+    _node_key: NodeKey | None = None
     service_sessions: ServiceSessions
 
     @property
@@ -52,6 +55,28 @@ class BackendMapping(WorkerController):
     def on_node_key(self, public_key: str) -> None:
         """See :class:`WorkerController`."""
         self.public_key = public_key
+
+    @property
+    def _has_node(self) -> bool:
+        return getattr(self.config.extra, "node", None) is not None
+
+    def require_node_key(self) -> NodeKey:
+        """The node's key: of the node that the worker belongs to, or one of its own, which is made if there is none.
+        It is read once.
+
+        :raises CannotStart: it cannot be read, or is not the one that the node names.
+        """
+        if self._node_key is None:
+            if self._has_node:
+                path = self.cbdir / FILE_NAME
+                key = NodeKey.load(path)
+                if self.public_key not in (None, key.public):
+                    raise CannotStart(f"node key {path}: expected the key of public key {self.public_key}")
+            else:
+                key = NodeKey.load_or_create(self.cbdir / FOLDER_ALONE / FILE_NAME, self.node_id)
+            self._node_key = key
+            self.public_key = key.public
+        return self._node_key
 
     # --- what there is ---
 

@@ -29,7 +29,8 @@ class ProxyRoute(Managed):
     :param realm_name: realm name.
     :param route_id: ``route%03d``, unique in the worker.
     :param config: role -> connection id, or a list of them that take turns.
-    :raises InvalidConfiguration: no realm, no role, or something that is not an id.
+    :raises InvalidConfiguration: no realm, no role, something that is not an id, or a connection that does not permit
+        it.
 
     :ivar config: as it was given.
     :ivar roles: role -> connection ids, at least one each.
@@ -53,6 +54,17 @@ class ProxyRoute(Managed):
             role: list(ids) if isinstance(ids, (list, tuple)) else ids for role, ids in config.items()
         }
         self.joined = 0
+        self._require_permits()
+
+    def _require_permits(self) -> None:
+        for role, ids in self.roles.items():
+            for connection_id in ids:
+                connection = self.controller.connections.get(connection_id)
+                if connection is not None and not connection.permits(self.realm, role):
+                    raise InvalidConfiguration(
+                        f'route of realm "{self.realm}", role "{role}": '
+                        f'the permit of connection "{connection_id}" does not allow it'
+                    )
 
     @property
     def connection_ids(self) -> frozenset[str]:

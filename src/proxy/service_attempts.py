@@ -4,20 +4,18 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from autobahn.twisted.rawsocket import WampRawSocketClientFactory
 from autobahn.twisted.wamp import ApplicationSession
-from autobahn.twisted.websocket import WampWebSocketClientFactory
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ConnectingCancelledError
 from twisted.python.failure import Failure
 
 from proxy.addresses import Address
-from proxy.config import ConnectionConfig
+from proxy.auth.routers import LoginError, RouterLogin
 from proxy.connections import ProxyConnection
 from proxy.errors import ProxyError
-from proxy.messages import SERIALIZER_NAMES
-from proxy.plane import CODEC_RS
+from proxy.messages import SERIALIZER_NAMES, Welcome
+from proxy.wamp_client import client_factory
 
 if TYPE_CHECKING:
     from proxy.controller import ProxyController
@@ -48,24 +46,42 @@ class Broken(Exception):
 class ServiceSession(ApplicationSession):
     """A session of the proxy's own.
 
-    :param hello: what to join with: keywords of autobahn's ``join()``.
-    :param told: called with each step: ``open``, ``joined``, ``refused`` (with CloseDetails), ``left``, ``gone``.
+    :param login: how to log in.
+    :param told: called with each step: ``open``, ``joined``, ``refused`` (with CloseDetails), ``failed`` (with a text:
+        the login goes no further), ``left``, ``gone``.
     """
 
-    def __init__(self, hello: dict[str, Any], told: Callable[["ServiceSession", str, Any], None]) -> None:
+    def __init__(self, login: RouterLogin, told: Callable[["ServiceSession", str, Any], None]) -> None:
         super().__init__()
-        self._hello = hello
+        self._login = login
         self._told = told
         self._has_joined = False
 
     def onConnect(self) -> None:
         """The transport is open: say HELLO."""
         self._told(self, "open", None)
-        self.join(**self._hello)
+        _, realm, details = self._login.hello()
+        known = {key: details[key] for key in ("authmethods", "authid", "authrole", "authextra") if key in details}
+        self.join(realm, **known)
 
-    def onChallenge(self, challenge: Any) -> str:
-        """The proxy has nothing to answer with. autobahn turns this into an ABORT for the router."""
-        raise ProxyError(f"the router asks the proxy to authenticate ({challenge.method})")
+    def onChallenge(self, challenge: Any) -> "Deferred[str]":
+        """Prove who the proxy is. autobahn turns a failure into an ABORT for the router."""
+        answer = maybeDeferred(self._login.challenge, challenge.method, challenge.extra or {})
+        return answer.addCallbacks(lambda answer: str(answer[0]), self._cannot_answer)
+
+    def _cannot_answer(self, failure: Failure) -> Failure:
+        failure.trap(LoginError)
+        self._told(self, "failed", failure.getErrorMessage())
+        return failure
+
+    def onWelcome(self, welcome: Any) -> str | None:
+        """WELCOME came: is the router to be trusted? If not, autobahn sends ABORT."""
+        try:
+            self._login.verify(Welcome(welcome.session, {"authextra": welcome.authextra}))
+        except LoginError as error:
+            self._told(self, "failed", f"the router is not to be trusted: {error}")
+            return str(error)
+        return None
 
     def onJoin(self, details: Any) -> None:
         """The session may be used."""
@@ -90,7 +106,7 @@ class ServiceSession(ApplicationSession):
 class Attempt:
     """One connection to a router, from dial to WELCOME.
 
-    :param hello: keywords of autobahn's ``join()``.
+    :param login: how to log in.
     :param lost: told of the end of a session that was joined, why, and whether its transport is closed.
     """
 
@@ -98,12 +114,12 @@ class Attempt:
         self,
         controller: "ProxyController",
         connection: ProxyConnection,
-        hello: dict[str, Any],
+        login: RouterLogin,
         lost: Callable[[ServiceSession, str, bool], None],
     ) -> None:
         self._reactor = controller.reactor
         self._connection = connection
-        self._hello = hello
+        self._login = login
         self._lost = lost
         self._is_open = False
         self._protocol: Any = None
@@ -145,34 +161,20 @@ class Attempt:
         # Loads all serializers that autobahn finds, with NumPy among their needs: not before somebody asks.
         from autobahn.wamp.serializer import create_transport_serializer
 
-        model = self._connection.model
-        options = model.transport.options
-        spoken = create_transport_serializer(SERIALIZER_NAMES[serializer])
-        factory: Any
-        if self._connection.kind == CODEC_RS:
-            factory = WampRawSocketClientFactory(self._make_session, serializer=spoken)
-            factory.setProtocolOptions(maxMessagePayloadSize=options.max_message_size)
-            return factory
-        factory = WampWebSocketClientFactory(
+        connection = self._connection
+        return client_factory(
+            connection.model.transport,
             self._make_session,
-            url=_url(model),
-            serializers=[spoken],
-            headers=dict(self._connection.headers),
+            [create_transport_serializer(SERIALIZER_NAMES[serializer])],
             reactor=self._reactor,
+            handshake_timeout=connection.dial_ms / 1000,
+            close_timeout=connection.goodbye_ms / 1000,
+            ping_interval=0,
+            ping_timeout=0,
         )
-        factory.setProtocolOptions(
-            maxFramePayloadSize=options.max_frame_size,
-            maxMessagePayloadSize=options.max_message_size,
-            openHandshakeTimeout=self._connection.dial_ms / 1000,
-            closeHandshakeTimeout=self._connection.goodbye_ms / 1000,
-            autoPingInterval=options.auto_ping_interval or 0,
-            autoPingTimeout=options.auto_ping_timeout or 0,
-            autoPingSize=options.auto_ping_size,
-        )
-        return factory
 
     def _make_session(self) -> ServiceSession:
-        return ServiceSession(self._hello, self._told)
+        return ServiceSession(self._login, self._told)
 
     def _told(self, session: ServiceSession, step: str, details: Any) -> None:
         if step == "open":
@@ -188,6 +190,8 @@ class Attempt:
                 self._abort()
         elif step == "refused":
             self._fail(NoServiceSession, f"the router refuses it: {details.reason}: {details.message or 'no message'}")
+        elif step == "failed":
+            self._fail(NoServiceSession, details)
         elif step == "left":
             self._lost(session, details.reason, False)
         elif not self._fail(Broken, "the router closed the connection"):
@@ -219,15 +223,6 @@ def _endpoint(reactor: Any, address: Address, seconds: float) -> Any:
         return UNIXClientEndpoint(reactor, address.path, seconds)
     make = TCP6ClientEndpoint if ":" in address.host else TCP4ClientEndpoint
     return make(reactor, address.host, address.port, seconds)
-
-
-def _url(model: ConnectionConfig) -> str:
-    """What autobahn makes the HTTP request from; where to dial it is told apart from that."""
-    target = model.transport.target
-    if target.unix_path:
-        return f"ws://localhost{target.resource}"
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    return f"ws://{host}:{target.port}{target.resource}"
 
 
 def abort(protocol: Any) -> None:

@@ -13,6 +13,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from proxy.addresses import ResolveError
+from proxy.auth.base import Accept, Challenge
+from proxy.auth.routers import Client, LoginError, RouterLogin
 from proxy.connections import ProxyConnection
 from proxy.errors import NoSuchObject, ProxyError
 from proxy.messages import SER_CBOR, SERIALIZER_NAMES
@@ -56,7 +58,8 @@ class ServiceSessions:
     def get(self, realm: str, authrole: str) -> "Deferred[Any]":
         """A session that is joined to a realm.
 
-        Where the connection asserts identities (anonymous-proxy), it has this authrole there; else the router chooses.
+        It logs in as the connection does for clients. Where that asserts identities (``*-proxy``), it has this authrole
+        there; else the router chooses.
 
         :returns: fires with the session (autobahn's ApplicationSession), which is not the caller's to close; fails with
             NoSuchObject (no route), or NoServiceSession when the deadline is over or the router refuses it. May be
@@ -203,9 +206,14 @@ class _Service:
         except (NoSuchRealm, NoSuchRole):
             candidates = []
         self._trouble = self._trouble if candidates else "its route has no connection that is in service"
+        refusal: NoServiceSession | None = None
         for connection in sorted(candidates, key=lambda item: item.is_down(SER_CBOR)):
             try:
                 session = yield self._try(connection)
+            except NoServiceSession as error:
+                # Another router may take it; this one will not, however often it is asked.
+                refusal = NoServiceSession(f'no {self}: connection "{connection.id}": {error.message}')
+                continue
             except (Unreachable, NotSpoken, Broken, ResolveError) as error:
                 if isinstance(error, Unreachable | ResolveError):
                     connection.mark_down()
@@ -219,17 +227,20 @@ class _Service:
             self._session, self._connection = session, connection
             log.info('%s: session %d at "%s"', self, session.session_id, connection.id)
             return session
+        if refusal is not None:
+            raise refusal
         return None
 
     @inlineCallbacks
     def _try(self, connection: ProxyConnection) -> Any:
         """Join the router of one connection: each serializer at each address, until the router says yes or no."""
+        self._login(connection)  # before anything is dialled
         addresses = yield self._controller.resolver.resolve(connection.model.transport.endpoint)
         error: Exception = Broken("speaks no serializer that can be used here")
         for serializer in _serializers(connection):
             for address in addresses:
                 try:
-                    session = yield Attempt(self._controller, connection, self._hello(connection), self._lost).start(
+                    session = yield Attempt(self._controller, connection, self._login(connection), self._lost).start(
                         address, serializer
                     )
                 except Unreachable as trouble:
@@ -244,24 +255,20 @@ class _Service:
                 break
         raise error
 
-    def _hello(self, connection: ProxyConnection) -> dict[str, Any]:
-        """How to join: like the sessions of clients, and with an authid by which a router can know us."""
+    def _login(self, connection: ProxyConnection) -> RouterLogin:
+        """How to log in: as the connection does for clients, and with an authid by which a router can know us.
+
+        :raises NoServiceSession: not at all.
+        """
+        if connection.relays:
+            raise NoServiceSession("its router decides on logins (passthrough), and the proxy has no account there")
         controller = self._controller
-        node_id, public_key = controller.identity
-        own_id = f"proxy-{node_id}-{controller.worker_id}"
-        hello: dict[str, Any] = {"realm": self.realm, "authmethods": ["anonymous"]}
-        if connection.asserts_identity:
-            hello |= {"authmethods": ["anonymous-proxy"], "authid": node_id}
-        hello["authextra"] = {
-            "pubkey": public_key,
-            "proxy_realm": self.realm,
-            "proxy_authid": own_id,
-            "proxy_authrole": self.authrole,
-            "proxy_authmethod": AUTHMETHOD,
-            "proxy_authprovider": AUTHMETHOD,
-            "proxy_authextra": dict(controller.own_authextra),
-        }
-        return hello
+        own_id = f"proxy-{controller.node_id}-{controller.worker_id}"
+        accept = Accept(self.realm, own_id, self.authrole, AUTHMETHOD, AUTHMETHOD, dict(controller.own_authextra))
+        try:
+            return connection.login(Client(_Nobody(), {"roles": {}}, accept, {}, controller.identity, lambda sid: sid))
+        except LoginError as error:
+            raise NoServiceSession(str(error)) from None
 
     # --- the end ---
 
@@ -331,6 +338,14 @@ class _Service:
         except TransportLost:
             abort(transport)
         return end
+
+
+class _Nobody:
+    """In place of a client's session: what the proxy cannot answer itself, nobody can."""
+
+    def challenge(self, challenge: Challenge) -> None:
+        """Refuse."""
+        raise LoginError("there is no client to ask")
 
 
 def _require_route(controller: "ProxyController", realm: str, authrole: str) -> None:

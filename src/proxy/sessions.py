@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from proxy.backend import Back
+from twisted.internet.defer import succeed
+
+from proxy.back import Back
+from proxy.cookies.tracker import LOGOUT, Admission
 from proxy.forwarding import encoded_goodbye, forwarded_headers, leave_taking
-from proxy.handshake import HttpError, head_too_large, parse_request
+from proxy.handshake import Accepted, HttpError, head_too_large, parse_request
 from proxy.logins import LoginSession
 from proxy.messages import (
     MessageError,
@@ -120,8 +123,26 @@ class FrontSession(LoginSession):
         self.subprotocol = sys.intern(accepted.subprotocol)
         if accepted.compression is not None:
             self.extension = sys.intern(accepted.compression.response)
+        cookies = self.transport.cookies
+        if cookies is None:
+            self._upgrade(accepted, accepted.response)
+            return
+
+        def admitted(admission: Admission | None) -> None:
+            if self.state is not State.HANDSHAKE:
+                return  # gone, or turned away, while the cookie was looked up
+            response = accepted.response
+            if admission is not None:
+                cookies.enter(self, admission)
+                if admission.header:
+                    response = accepted.with_header("Set-Cookie", admission.header)
+            self._upgrade(accepted, response)
+
+        cookies.admit(request.headers.get("cookie", "")).addCallback(admitted).addErrback(self._on_error)
+
+    def _upgrade(self, accepted: Accepted, response: bytes) -> None:
         self.state = State.OPEN
-        self.plane.upgrade(self.conn, accepted.response, accepted.serializer, **accepted.keywords)
+        self.plane.upgrade(self.conn, response, accepted.serializer, **accepted.keywords)
 
     def _on_bad_head(self, arg: int, data: bytes) -> None:
         self._reply(head_error(arg))
@@ -142,14 +163,24 @@ class FrontSession(LoginSession):
         assert self.back is not None
         try:
             message = decode(self.serializer, data)
-            check_goodbye(message)
+            goodbye = check_goodbye(message)
         except MessageError as error:
             self._violated(str(error))
             return
+        back = self.back
         self.state = State.LEAVING
-        self.plane.send(self.back.conn, leave_taking(self.serializer, self.back.serializer, data, message))
-        seconds = self.back.connection.goodbye_ms / 1000
+        seconds = back.connection.goodbye_ms / 1000
         self.timer = self.transport.controller.reactor.callLater(seconds, self._goodbye_timeout)
+
+        def pass_on(_: None) -> None:
+            if self.state is State.LEAVING and self.back is back:
+                self.plane.send(back.conn, leave_taking(self.serializer, back.serializer, data, message))
+
+        # Once it is answered the cookie is worth nothing, wherever the client shows it.
+        cookies = self.transport.cookies
+        is_logout = cookies is not None and goodbye.reason == LOGOUT
+        over = cookies.log_out(self) if cookies is not None and is_logout else succeed(None)
+        over.addCallback(pass_on).addErrback(self._on_error)
 
     def _goodbye_timeout(self) -> None:
         self.timer = None
@@ -179,6 +210,8 @@ class FrontSession(LoginSession):
         # While LEAVING the router has the client's own GOODBYE already.
         self._detach(TRANSPORT_LOST if self.state is State.ESTABLISHED else "")
         self.state = State.CLOSED
+        if self.transport.cookies is not None:
+            self.transport.cookies.leave(self)
         self.transport.gone(self.conn)
 
     # --- the router leaves ---
@@ -197,6 +230,8 @@ class FrontSession(LoginSession):
             self._router_broke(str(error))
             return
         self._log_left(f"the router said {type_name(code)}, {reason}")
+        if self.transport.cookies is not None:
+            self.transport.cookies.dismissed(self, reason)
         data = leave_taking(source, self.serializer, data, message)
         if code == MessageType.ABORT:
             self.plane.unlink(self.conn)

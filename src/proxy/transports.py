@@ -20,15 +20,18 @@ from proxy.config import (
     TesteeTransport,
     TransportConfig,
     UnixEndpoint,
+    WebSocketTransport,
     checked,
 )
 from proxy.config.redaction import redacted
+from proxy.cookies import CookieTracker
 from proxy.echo import EchoSession
-from proxy.errors import CannotListen
+from proxy.errors import CannotListen, ProxyError
 from proxy.front_params import connection_params, handshake_policy
 from proxy.handshake import Accepted, Request, accept
 from proxy.lifecycle import Managed, State
 from proxy.listeners import adopt_listener, is_at, open_listener, release_unix, stir_listener, unix_identity
+from proxy.login_limits import LoginLimits
 from proxy.plane import (
     CODEC_RS,
     CODEC_WS,
@@ -83,8 +86,13 @@ class ProxyTransport(Managed):
         self.model, self.config = checked(TransportConfig, config, controller.cbdir)
         model: TransportConfig = self.model
         self.kind = CODEC_RS if isinstance(model, RawSocketTransport) else CODEC_WS
-        self.authentication = Authentication(None if isinstance(model, TesteeTransport) else model.auth, controller)
+        self.cookies: CookieTracker | None = None
+        if isinstance(model, WebSocketTransport) and model.cookie is not None:
+            self.cookies = CookieTracker(model.cookie, controller.cookie_stores, transport_id, controller.reactor)
+        auth = None if isinstance(model, TesteeTransport) else model.auth
+        self.authentication = Authentication(auth, controller, self.cookies)
         self.authenticator_ms = model.limits.authenticator_timeout
+        self.logins = LoginLimits(model.limits, controller.reactor)
         self.policy = handshake_policy(model)
         # The proxy chooses the session IDs of its clients, instead of passing on those of the routers.
         self.draws_sids = not isinstance(model, TesteeTransport) and model.session_ids == "proxy"
@@ -127,7 +135,17 @@ class ProxyTransport(Managed):
         if self.is_listening:
             self._adopt()
             return succeed(None)
-        return self.look_up().addCallback(self._open_and_listen)
+        return self.look_up().addCallback(self._open_and_listen).addErrback(self._not_started)
+
+    def _not_started(self, failure: Failure) -> Failure:
+        self._close_helpers()
+        return failure
+
+    def _close_helpers(self) -> None:
+        """Let go of what authentication holds."""
+        self.authentication.close()
+        if self.cookies is not None:
+            self.cookies.close()
 
     def _open_and_listen(self, _: None) -> None:
         self.open()
@@ -154,10 +172,25 @@ class ProxyTransport(Managed):
         return self.listening_since is not None
 
     def look_up(self) -> "Deferred[None]":
-        """The first step of a start: look the interface up where it is given by name.
+        """The first step of a start: look the interface up where it is given by name, and get ready to authenticate.
 
-        :returns: fails with CannotListen where it has no address.
+        :returns: fails with CannotListen where it has no address, with InvalidConfiguration or CannotStart where an
+            authenticator, or the store of the cookies, cannot be had.
         """
+        ready: Deferred[None] = self.authentication.start()
+        if self.cookies is not None:
+            cookies = self.cookies
+            ready.addCallback(lambda _: cookies.start())
+        ready.addErrback(self._not_ready)
+        return ready.addCallback(lambda _: self._look_up_interface())
+
+    def _not_ready(self, failure: Failure) -> None:
+        failure.trap(ProxyError)
+        error = failure.value
+        assert isinstance(error, ProxyError)
+        raise type(error)(f"transport {self.id}: {error.message}", **error.details)
+
+    def _look_up_interface(self) -> "Deferred[None]":
         endpoint = self.model.endpoint
         if isinstance(endpoint, UnixEndpoint) or not endpoint.interface or is_literal(endpoint.interface):
             return succeed(None)
@@ -245,6 +278,7 @@ class ProxyTransport(Managed):
     def give_up(self) -> None:
         """Undo what was done of a start. Nobody gets anywhere who came in meanwhile."""
         self._is_given_up = True
+        self._close_helpers()
         if self.predecessor is not None:
             self.predecessor._heir = None
             if self.is_listening:
@@ -406,6 +440,7 @@ class ProxyTransport(Managed):
             self._lingering = self.controller.reactor.callLater(seconds, self._has_waited)
             return
         self.is_forgotten = True
+        self._close_helpers()
         self.plane.drop_owner(self._number)
 
     def _has_waited(self) -> None:

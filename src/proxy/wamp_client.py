@@ -13,7 +13,7 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP
 from proxy.config import BackendTcp, BackendTransport, BackendUnix
 from proxy.errors import FeatureUnavailable
 
-__all__ = ["SessionTransport"]
+__all__ = ["SessionTransport", "client_factory"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,16 @@ class SessionTransport:
     def __init__(self, reactor: Any, transport: BackendTransport, make_session: Callable[[], Any]) -> None:
         self._reactor = reactor
         self._config = transport
-        self._factory = _factory(transport, make_session)
+        self._factory = client_factory(
+            transport,
+            make_session,
+            _serializers(transport),
+            reactor=reactor,
+            handshake_timeout=0,  # ours goes from connect() on
+            close_timeout=CLOSE_TIMEOUT,
+            ping_interval=PING_INTERVAL,
+            ping_timeout=PING_INTERVAL,
+        )
         self._protocol: Any = None
         self._timer: Any = None  # IDelayedCall
         self.closed: Deferred[None] = Deferred()
@@ -130,12 +139,28 @@ def _serializers(transport: BackendTransport) -> list[Any]:
     return [create_transport_serializer(name) for name in chosen]
 
 
-def _factory(transport: BackendTransport, make_session: Callable[[], Any]) -> Any:
+def client_factory(
+    transport: BackendTransport,
+    make_session: Callable[[], Any],
+    serializers: list[Any],
+    *,
+    reactor: Any,
+    handshake_timeout: float,
+    close_timeout: float,
+    ping_interval: float,
+    ping_timeout: float,
+) -> Any:
+    """autobahn's factory for connections to a router.
+
+    :param transport: how the router is reached.
+    :param serializers: autobahn's, in order of preference; RawSocket takes the first.
+    :param handshake_timeout: of WebSocket, seconds; 0: somebody else sees to that. So are the others.
+    :param ping_interval: where the configuration names none; ``ping_timeout`` likewise.
+    """
     # Imported late: autobahn's WebSocket takes its time, and few workers have sessions of their own.
     from autobahn.twisted.rawsocket import WampRawSocketClientFactory
     from autobahn.twisted.websocket import WampWebSocketClientFactory
 
-    serializers = _serializers(transport)
     factory: Any
     options = transport.options
     if transport.type == "rawsocket":
@@ -143,7 +168,11 @@ def _factory(transport: BackendTransport, make_session: Callable[[], Any]) -> An
         factory.setProtocolOptions(maxMessagePayloadSize=options.max_message_size)
     else:
         factory = WampWebSocketClientFactory(
-            make_session, url=transport.url, serializers=serializers, headers=dict(transport.headers)
+            make_session,
+            url=_request_url(transport),
+            serializers=serializers,
+            headers=dict(transport.headers),
+            reactor=reactor,
         )
         factory.setProtocolOptions(
             maxFramePayloadSize=options.max_frame_size,
@@ -152,11 +181,20 @@ def _factory(transport: BackendTransport, make_session: Callable[[], Any]) -> An
             utf8validateIncoming=options.validate_utf8,
             failByDrop=options.fail_by_drop,
             echoCloseCodeReason=options.echo_close_codereason,
-            openHandshakeTimeout=0,  # ours goes from connect() on
-            closeHandshakeTimeout=CLOSE_TIMEOUT,
-            autoPingInterval=PING_INTERVAL if options.auto_ping_interval is None else options.auto_ping_interval,
-            autoPingTimeout=PING_INTERVAL if options.auto_ping_timeout is None else options.auto_ping_timeout,
+            openHandshakeTimeout=handshake_timeout,
+            closeHandshakeTimeout=close_timeout,
+            autoPingInterval=ping_interval if options.auto_ping_interval is None else options.auto_ping_interval,
+            autoPingTimeout=ping_timeout if options.auto_ping_timeout is None else options.auto_ping_timeout,
             autoPingSize=options.auto_ping_size,
         )
     factory.noisy = False
     return factory
+
+
+def _request_url(transport: BackendTransport) -> str:
+    """What autobahn makes the HTTP request from; where to dial it is told apart from that."""
+    target = transport.target
+    if target.unix_path:
+        return f"ws://localhost{target.resource}"
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return f"ws://{host}:{target.port}{target.resource}"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import missing
-from proxy.management.login import Cryptosign
+from proxy.auth.proofs import Cryptosign
 from support import raw
 from support.endpoints import Endpoint, free_port
 from support.process import wait_until

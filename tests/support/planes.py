@@ -109,6 +109,8 @@ class Rig:
     :param session_ids: option of the transport.
     :param router: more keys of the backend transports.
     :param anonymous: the routers are joined as by an ordinary client.
+    :param auth: of the transport.
+    :param backend: more keys of the connections.
     """
 
     def __init__(
@@ -120,6 +122,8 @@ class Rig:
         session_ids: str = "router",
         router: dict[str, Any] | None = None,
         anonymous: bool = False,
+        auth: dict[str, Any] | None = None,
+        backend: dict[str, Any] | None = None,
         **limits: int,
     ) -> None:
         ids = ["one", "two", "three"][:connections]
@@ -130,6 +134,7 @@ class Rig:
         unix["transport"].update(router or {})
         if anonymous:
             unix["auth"] = {"anonymous": {}}
+        unix.update(backend or {})
         self.serializer = serializer
         self.plane = FakePlane()
         self.clock = Clock()
@@ -145,6 +150,7 @@ class Rig:
                     "type": "rawsocket",
                     "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": 0},
                     "session_ids": session_ids,
+                    "auth": auth,
                     "limits": limits,
                 }
             ],

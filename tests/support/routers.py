@@ -176,11 +176,14 @@ class FlatBuffersRouter(CrossbarRouter):
 
 
 class XconnRouter(Router):
-    """xconn's router with one realm, over WebSocket and RawSocket."""
+    """xconn's router with one realm, over WebSocket and RawSocket.
+
+    :param principals: whom it knows, see xconn_router.py; None: it takes anybody.
+    """
 
     name = "xconn"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, principals: Mapping[str, Mapping[str, str]] | None = None) -> None:
         super().__init__(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self.add_direct(
@@ -196,7 +199,7 @@ class XconnRouter(Router):
         }
         spec = json.dumps([endpoint.as_job() for endpoint in self.direct.values()])
         script = Path(__file__).with_name("xconn_router.py")
-        self.child = Child(self.name, [sys.executable, str(script), REALM, spec], cwd=directory)
+        self.child = Child(self.name, [sys.executable, str(script), REALM, spec, json.dumps(principals)], cwd=directory)
 
 
 def unix_answers(path: str) -> bool:

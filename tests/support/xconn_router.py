@@ -1,7 +1,8 @@
 """Child process: xconn's Router and acceptor behind WebSocket and RawSocket listeners, TCP and Unix.
 
 xconn brings only WebSocket listeners and does not detach a session whose client vanishes; both are added here, around
-its own router. Arguments: realm, then a JSON list of endpoints.
+its own router. Arguments: realm, a JSON list of endpoints, and (if it is to decide who is who) whom it knows: a JSON
+mapping of authids to ``method``, ``role`` and ``secret``, which is the public key for cryptosign.
 """
 
 from __future__ import annotations
@@ -32,6 +33,28 @@ class Authenticator(auth.IServerAuthenticator):
         if request.realm != self.realm:
             raise ValueError(f"no realm {request.realm}")
         return auth.Response(request.authid or "anonymous", "anonymous")
+
+
+class Deciding(Authenticator):
+    """Lets in whom it knows, and who has proven it."""
+
+    def __init__(self, realm: str, principals: dict[str, dict[str, str]]) -> None:
+        super().__init__(realm)
+        self.principals = principals
+
+    def authenticate(self, request: Any) -> auth.Response:
+        """See Authenticator."""
+        if request.method == "anonymous":
+            return super().authenticate(request)
+        principal = self.principals.get(request.authid)
+        if request.realm != self.realm or principal is None or principal["method"] != request.method:
+            raise ValueError("who is that?")
+        role, secret = principal["role"], principal["secret"]
+        if request.method == "wampcra":
+            return auth.WAMPCRAResponse(request.authid, role, secret)
+        if (request.ticket if request.method == "ticket" else request.public_key) != secret:
+            raise ValueError("is that so?")
+        return auth.Response(request.authid, role)
 
 
 class StreamSession(types.IAsyncBaseSession):
@@ -143,11 +166,11 @@ async def rawsocket(
         writer.close()
 
 
-async def main(realm: str, endpoints: list[dict[str, Any]]) -> None:
+async def main(realm: str, endpoints: list[dict[str, Any]], principals: dict[str, dict[str, str]] | None) -> None:
     """Listen on every endpoint until killed."""
     router = Router()
     router.add_realm(realm)
-    login = Authenticator(realm)
+    login = Authenticator(realm) if principals is None else Deciding(realm, principals)
     app = web.Application()
     app.router.add_get("/{tail:.*}", lambda request: websocket(router, login, request))
     runner = web.AppRunner(app)
@@ -169,4 +192,4 @@ async def main(realm: str, endpoints: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
+        asyncio.run(main(sys.argv[1], *(json.loads(argument) for argument in (*sys.argv[2:], "null")[:2])))

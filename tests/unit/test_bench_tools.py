@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 from websockets.sync.client import unix_connect
 
+from conftest import missing
+
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 COMPILER = shlex.split(os.environ.get("CC", "cc"))[0]
 
@@ -36,6 +38,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(
         ["make", "-C", str(BENCH / "native"), f"BUILD={build}", flags], capture_output=True, text=True, check=False
     )
+    if "openssl/" in done.stderr and "No such file" in done.stderr:
+        missing("OpenSSL's headers", "apt install libssl-dev")
     assert done.returncode == 0, done.stderr
     return build
 
@@ -336,7 +340,7 @@ def test_scenarios_fit_together(bench: ModuleType) -> None:
     assert len(set(names)) == len(names)
     by_name = {s.name: s for s in scenarios.SCENARIOS}
     assert len(by_name) == len(scenarios.SCENARIOS)
-    assert {way.peer for s in scenarios.FEATURES for way in s.ways} <= set(names)
+    assert {way.peer for s in scenarios.SCENARIOS for way in s.ways} <= set(names)
     for cost in scenarios.COSTS:
         assert {cost.way, cost.base} <= {way.name for way in by_name[cost.scenario].ways}
         assert 0 < cost.concerned <= 1
@@ -349,7 +353,7 @@ def test_our_name_stands_for_all_our_rows(bench: ModuleType) -> None:
     chosen, needed, standard = bench.chosen("ours")
     assert chosen == list(scenarios.SCENARIOS)
     ours = {kind.name for kind in peers.EVERY if kind.family == "ours"}
-    assert needed == {way.peer for s in scenarios.FEATURES for way in s.ways} & ours | {"ours"}
+    assert needed == {way.peer for s in scenarios.SCENARIOS for way in s.ways} & ours | {"ours"}
     assert standard == {"ours"}
     assert bench.chosen("ids-events,haproxy")[1] == {"haproxy"}
     with pytest.raises(SystemExit, match="nonsense"):

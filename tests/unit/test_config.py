@@ -197,7 +197,7 @@ def test_endpoint_of_a_websocket_backend_comes_from_its_url(save: Any) -> None:
         "port": 9000,
     }
     assert backend.transport.target.resource == "/ws?x=1"
-    assert backend.auth_mode == "anonymous"
+    assert backend.auth_mode == "credential"
 
 
 def test_anonymous_proxy_is_the_default_and_goes_first(save: Any) -> None:
@@ -213,7 +213,7 @@ def test_auth_method_without_value_in_yaml(save: Any) -> None:
         "connections:\n  router1:\n    transport: {url: 'ws://127.0.0.1:1/'}\n    auth:\n      anonymous:\n"
     ).replace("connections:\n", "", 0)
     text = text.replace("connections: {}\n", "")
-    assert load(save(text, "config.yaml")).config.connections["router1"].auth_mode == "anonymous"
+    assert load(save(text, "config.yaml")).config.connections["router1"].auth_mode == "credential"
 
 
 def test_endpoint_timeout_is_the_dial_timeout(save: Any) -> None:
@@ -462,15 +462,38 @@ REFUSED = [
         backend({"transport": {"type": "rawsocket", "endpoint": TCP}}),
         "connections.router1.auth",
         "",
-        "expected an endpoint of type unix, or auth: {anonymous: {}}",
+        "expected an endpoint of type unix, auth: {cryptosign-proxy: {}} ",
     ),
     (backend(connection(auth={})), "connections.router1.auth", "{}", "anonymous-proxy"),
     (
-        backend(connection(auth={"cryptosign-proxy": {}})),
-        "connections.router1.auth.cryptosign-proxy",
+        backend(connection(auth={"passthrough": {}, "ticket": {"authid": "joe", "ticket": "s3"}})),
+        "connections.router1.auth.passthrough",
         "{}",
-        "not supported",
+        "nothing beside it (got ticket)",
     ),
+    (
+        backend(
+            connection(auth={"ticket": {"authid": "joe", "ticket": "s3"}, "scram": {"authid": "x", "password": "y"}})
+        ),
+        "connections.router1.auth",
+        None,
+        "the same authid in all of scram, ticket",
+    ),
+    (backend(connection(auth={"ticket": {"authid": "joe"}})), "connections.router1.auth.ticket.ticket", "", "missing"),
+    (
+        backend(connection(auth={"cryptosign": {"privkey": "s3"}})),
+        "connections.router1.auth.cryptosign.privkey",
+        None,
+        "64 hexadecimal digits",
+    ),
+    (
+        backend(connection(auth={"credentials": {"realm1": {"user": {}}}})),
+        "connections.router1.auth.credentials.realm1.user",
+        "{}",
+        "expected one of anonymous, ticket",
+    ),
+    (backend(connection(permit={"roles": []})), "connections.router1.permit.roles", "[]", "at least one pattern"),
+    (backend(connection(permit={"roles": ["user"]})), "routes.realm1.anonymous", None, "whose permit allows"),
     (backend(connection(timeouts={"join": -1})), "connections.router1.timeouts.join", "-1", "(ms)"),
     (
         backend({"transport": {"url": "ws://a/", "headers": {"Host": "b"}}, "auth": {"anonymous": {}}}),

@@ -1,12 +1,15 @@
-"""WAMP-Anonymous, static: whoever comes gets the configured role (advanced profile, "Authentication")."""
+"""WAMP-Anonymous: whoever comes is let in (advanced profile, "Authentication")."""
 
 import base64
 import secrets
+from functools import partial
 
-from proxy.auth.base import NO_SUCH_REALM, Accept, Attempt, Deny, forwarded_authextra
-from proxy.config import AnonymousStatic
+from proxy.auth.base import Attempt, Decision, Deny, Outcome, failed
+from proxy.auth.decoys import then
+from proxy.auth.principals import Found, identity
+from proxy.auth.sources import Source
 
-__all__ = ["StaticAnonymous", "random_authid"]
+__all__ = ["Anonymous", "random_authid"]
 
 _AUTHID_OCTETS = 15  # 120 bits, 24 characters of base32 without padding
 
@@ -17,31 +20,34 @@ def random_authid() -> str:
     return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
 
 
-class StaticAnonymous:
-    """Accepts anybody.
+class Anonymous:
+    """Accepts anybody, or whom an authenticator accepts.
 
     An authid or authrole that the client announces means nothing: it would be an identity without proof.
 
-    :param config: role, and optionally a realm that goes before the one asked for, and an authid for all.
+    :param source: says which role, and optionally a realm that goes before the one asked for, and an authid.
     """
 
-    def __init__(self, config: AnonymousStatic) -> None:
-        self._config = config
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
-    def hello(self, attempt: Attempt) -> Accept | Deny:
-        """See :class:`proxy.auth.base.Method`.
+    def hello(self, attempt: Attempt) -> Outcome:
+        """See :class:`proxy.auth.base.Method`."""
+        authid = random_authid()
+        found = self._source.find(attempt, "anonymous", authid, {})
+        return then(found, partial(self._judge, attempt, authid))
 
-        :returns: the identity; a refusal only where neither side names a realm.
-        """
-        config = self._config
-        realm = config.realm or attempt.realm
-        if not realm:
-            return Deny(NO_SUCH_REALM, "HELLO names no realm, and none is configured for anonymous clients")
-        return Accept(
-            realm=realm,
-            authid=config.authid or random_authid(),
-            authrole=config.role,
+    def _judge(self, attempt: Attempt, authid: str, found: Found) -> Decision:
+        if found is None:
+            return failed("anonymous: not wanted")
+        if isinstance(found, Deny):
+            return found
+        source = self._source
+        return identity(
+            found,
+            attempt,
+            authid=authid,
             authmethod="anonymous",
-            authprovider="static",
-            authextra=forwarded_authextra(attempt.details),
+            authprovider=source.provider,
+            default_role=source.default_role,
         )

@@ -38,6 +38,7 @@ class Accept:
     :ivar authmethod: method that decided, by the name it has in HELLO.
     :ivar authprovider: where the identity comes from: ``static`` for the configuration, ``dynamic``, ``function``.
     :ivar authextra: what the client may tell the router about itself; a dict of its own, free to be changed.
+    :ivar welcome_extra: what the client is told in WELCOME.Details.authextra; the router is not.
     """
 
     realm: str
@@ -46,6 +47,7 @@ class Accept:
     authmethod: str
     authprovider: str
     authextra: dict[str, Any] = field(default_factory=dict)
+    welcome_extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,12 @@ class PassThrough:
 
     :ivar realm: realm of the routes.
     :ivar role: role that stands in the routes for the routers to ask; it says nothing of the client.
+    :ivar authmethods: those of the client's that are the router's to choose from, in the client's order; at least one.
     """
 
     realm: str
     role: str
+    authmethods: tuple[str, ...]
 
 
 Decision: TypeAlias = Accept | Deny | Challenge | PassThrough
@@ -101,7 +105,7 @@ class Attempt:
     :ivar details: HELLO.Details. Not to be changed.
     :ivar transport_details: what is known of the client's connection. Not to be changed.
     :ivar session_id: the ID that CHALLENGE names. It is the session's where the proxy draws the IDs.
-    :ivar cookie: the cookie that the connection came with or was given; None: it has none.
+    :ivar cookie: key of the cookie that the connection came with or was given (:mod:`proxy.cookies`); None: none.
     """
 
     realm: str | None

@@ -13,7 +13,10 @@ __all__ = ["RelayedLogin"]
 
 
 class RelayedLogin(RouterLogin):
-    """See :class:`RouterLogin`."""
+    """See :class:`RouterLogin`.
+
+    Session ID, CHALLENGE and WELCOME are the router's, to the last attribute: what it signed stays what it signed.
+    """
 
     RELAYS: ClassVar[bool] = True
 
@@ -22,7 +25,12 @@ class RelayedLogin(RouterLogin):
         return relayed_hello(self.client)
 
     def challenge(self, authmethod: str, extra: dict[str, Any]) -> "Answer | Deferred[Answer]":
-        """Have the client answer."""
+        """Have the client answer.
+
+        From now on it is this router or none: another one would ask something else, and the answer to the first
+        question may be on its way already.
+        """
+        self.is_committed = True
         answered: Deferred[Answer] = Deferred()
 
         def answer(signature: str, extra: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from twisted.internet.defer import Deferred
 
@@ -25,7 +25,25 @@ Answer: TypeAlias = tuple[str, dict[str, Any]]
 
 
 class LoginError(Exception):
-    """The router's CHALLENGE cannot be answered. The text holds no secret."""
+    """The proxy cannot log in: it has no account, no answer to a CHALLENGE, or no reason to trust the router.
+
+    The text holds no secret.
+    """
+
+
+# ABORTs that are about who the proxy is, or how it tried to prove that. Those of Crossbar.io and of the specification.
+_NOT_US: Final = frozenset(
+    f"wamp.error.{name}"
+    for name in (
+        "authentication_denied",
+        "authentication_failed",
+        "authentication_required",
+        "cannot_authenticate",
+        "no_such_principal",
+        "not_authorized",
+    )
+)
+_NO_METHOD: Final = frozenset({"wamp.error.no_auth_method", "wamp.error.no_matching_auth_method"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +70,28 @@ class RouterLogin:
     """One client's login at one connection: maybe several attempts, one after the other.
 
     :param client: for whom.
+
+    :ivar is_committed: no other router can take its place: the client has been asked what only this one can judge.
     """
 
     RELAYS: ClassVar[bool] = False
     """Whether the router decides who the client is."""
+    PROVES: ClassVar[bool] = False
+    """Whether the router has something of the proxy's own to check: a secret or a key."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.is_committed = False
+
+    def refuses_proxy(self, reason: str) -> bool:
+        """Whether a router that answers with this ABORT does not take the proxy, whoever its client is."""
+        return not self.RELAYS and (reason in _NO_METHOD or (self.PROVES and reason in _NOT_US))
 
     def hello(self) -> list[Any]:
-        """The HELLO message."""
+        """The HELLO message.
+
+        :raises LoginError: the proxy has no account there for this client.
+        """
         raise NotImplementedError
 
     def challenge(self, authmethod: str, extra: dict[str, Any]) -> "Answer | Deferred[Answer]":
@@ -72,11 +102,16 @@ class RouterLogin:
         """
         raise LoginError("the router asked the proxy to authenticate")
 
+    def verify(self, welcome: Welcome) -> None:
+        """WELCOME came: is the router the one that it should be?
+
+        :raises LoginError: it has not proven that.
+        """
+
     def welcome(self, welcome: Welcome, front_sid: int) -> dict[str, Any]:
         """WELCOME.Details for the client.
 
         :param welcome: the router's; its details may be changed.
         :param front_sid: the session ID that the client is told.
-        :raises LoginError: the router has not proven who it is.
         """
         raise NotImplementedError

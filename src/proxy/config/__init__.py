@@ -2,8 +2,6 @@
 
 from proxy.config.auth import AnonymousStatic, AuthConfig
 from proxy.config.connections import (
-    BackendAnonymous,
-    BackendAuth,
     BackendOptions,
     BackendTcp,
     BackendTimeouts,
@@ -11,6 +9,7 @@ from proxy.config.connections import (
     BackendUnix,
     ConnectionConfig,
 )
+from proxy.config.credentials import Account, BackendAnonymous, BackendAuth, Permit
 from proxy.config.findings import ConfigError, Finding
 from proxy.config.loading import Loaded, check, checked, load
 from proxy.config.transports import (
@@ -28,6 +27,7 @@ from proxy.config.transports import (
 from proxy.config.worker import WorkerConfig
 
 __all__ = [
+    "Account",
     "AnonymousStatic",
     "AuthConfig",
     "BackendAnonymous",
@@ -43,6 +43,7 @@ __all__ = [
     "Finding",
     "Limits",
     "Loaded",
+    "Permit",
     "RawSocketOptions",
     "RawSocketTransport",
     "TcpEndpoint",

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictStr, model_validat
 from proxy.config.fields import Model, Secret, Text, integer, one_of, problem, unsupported
 
 __all__ = [
+    "AUTHENTICATOR_ROLE",
     "BUILTIN_AUTH",
     "AnonymousStatic",
     "AuthConfig",
@@ -26,6 +27,7 @@ __all__ = [
     "TlsStatic",
     "WampCraStatic",
     "WampCraUser",
+    "is_relayable",
 ]
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
@@ -86,12 +88,16 @@ class _Static(_Method):
     type: Literal["static"]
 
 
+AUTHENTICATOR_ROLE = "authenticator"
+"""Role of the route to an authenticator where ``authenticator-role`` is missing. (Crossbar.io has none then.)"""
+
+
 class Dynamic(_Method):
     """Any method: a procedure decides, which is called over a session of the proxy's own.
 
     :ivar authenticator: URI of the procedure.
     :ivar authenticator_realm: where it is registered; None: the realm that the client asks for.
-    :ivar authenticator_role: role of the route to it.
+    :ivar authenticator_role: role of the route to it; None: :data:`AUTHENTICATOR_ROLE`.
     """
 
     type: Literal["dynamic"]
@@ -234,6 +240,35 @@ class CookieAuth(Model):
     type: Any = None
 
 
+# Methods by which a router believes the connection that HELLO comes over; and that is the proxy's, not the client's.
+_OF_THE_CONNECTION = frozenset({"tls", "cookie", "trusted"})
+
+
+def is_relayable(authmethod: str) -> bool:
+    """Whether a client's authmethod may be named to a router.
+
+    Those of proxies (``anonymous-proxy``, ``cryptosign-proxy``) make a router believe whatever HELLO says, so that they
+    are not the client's to use; neither are those that are about the connection.
+    """
+    name = authmethod.strip().lower()
+    return not name.replace("_", "-").endswith("-proxy") and name not in _OF_THE_CONNECTION
+
+
+def _relayable(value: str) -> str:
+    if not is_relayable(value):
+        raise problem("expected another authmethod: this one is about the connection, which is the proxy's own")
+    return value
+
+
+def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise problem("expected at least one authmethod")
+    return value
+
+
+_LeftToRouter = Annotated[tuple[Annotated[Text, AfterValidator(_relayable)], ...], AfterValidator(_not_empty)]
+
+
 class PassThroughRule(Model):
     """Which routers decide about some of the clients: all that is given must fit.
 
@@ -245,7 +280,7 @@ class PassThroughRule(Model):
 
     realm: Text | None = None
     authid: Text | None = None
-    authmethods: tuple[Text, ...] | None = None
+    authmethods: _LeftToRouter | None = None
     role: Text
 
 
@@ -262,7 +297,7 @@ class PassThroughAuth(Model):
     realm: Text | None = None
     role: Text = "passthrough"
     rules: tuple[PassThroughRule, ...] = ()
-    authmethods: tuple[Text, ...] | None = None
+    authmethods: _LeftToRouter | None = None
 
 
 _ROUTERS_ONLY = unsupported("proxies log in at routers so, clients log in otherwise")
@@ -283,6 +318,11 @@ class AuthConfig(Model):
     passthrough: PassThroughAuth | None = None
     cryptosign_proxy: Annotated[None, _ROUTERS_ONLY] = Field(default=None, alias="cryptosign-proxy")
     anonymous_proxy: Annotated[None, _ROUTERS_ONLY] = Field(default=None, alias="anonymous-proxy")
+
+    @property
+    def has_method(self) -> bool:
+        """Whether anybody can log in."""
+        return any(getattr(self, name) is not None for name in type(self).model_fields if name != "cookie")
 
 
 BUILTIN_AUTH = AuthConfig(anonymous=AnonymousStatic(type="static"))

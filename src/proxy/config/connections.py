@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, AliasChoices, Field, StrictBool, StrictStr, model_validator
 
+from proxy.config.credentials import AuthMode, BackendAuth, Permit
 from proxy.config.fields import (
     Model,
     NoEffect,
@@ -173,65 +174,30 @@ class BackendTransport(Model):
         return parse_websocket_url(self.url or "")
 
 
-class BackendAnonymous(Model):
-    """The proxy joins as an ordinary anonymous client; the router decides on authid and role."""
-
-    type: Any = None
-
-
-_CREDENTIAL = unsupported("expected anonymous-proxy (Crossbar.io over a Unix socket) or anonymous (any router)")
-
-
-_BARE_METHODS = ("anonymous-proxy", "anonymous", "passthrough")
-
-
-class BackendAuth(Model):
-    """How the proxy joins the router; ``anonymous-proxy`` goes before ``anonymous``. Its value is ignored, as in
-    Crossbar.io."""
-
-    anonymous_proxy: Any = Field(default=None, alias="anonymous-proxy")
-    anonymous: BackendAnonymous | None = None
-    passthrough: Any = None
-    cryptosign_proxy: Annotated[None, _CREDENTIAL] = Field(default=None, alias="cryptosign-proxy")
-    ticket: Annotated[None, _CREDENTIAL] = None
-    wampcra: Annotated[None, _CREDENTIAL] = None
-    scram: Annotated[None, _CREDENTIAL] = None
-    cryptosign: Annotated[None, _CREDENTIAL] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named_is_meant(cls, data: Any) -> Any:
-        """A method is chosen by its key: in YAML it is natural to leave the value out."""
-        if not isinstance(data, Mapping):
-            return data
-        return {key: {} if value is None and key in _BARE_METHODS else value for key, value in data.items()}
-
-    @model_validator(mode="after")
-    def _any(self) -> "BackendAuth":
-        if self.anonymous_proxy is None and self.anonymous is None and self.passthrough is None:
-            raise problem("expected anonymous-proxy (Crossbar.io over a Unix socket) or anonymous (any router)")
-        return self
-
-
 class BackendTimeouts(Model):
     """Deadlines towards the router, ms.
 
     :ivar dial: from connecting to the end of the transport's handshake, per address tried.
-    :ivar join: from HELLO to the router's WELCOME.
+    :ivar turn: that a login waits until it may dial, see ``max_joins``.
+    :ivar join: from HELLO to the router's WELCOME; anew after each answer to a CHALLENGE.
     :ivar goodbye: from GOODBYE to the router's answer.
     """
 
+    turn: Milliseconds = 120_000
     dial: Milliseconds = 5_000
     join: Milliseconds = 10_000
     goodbye: Milliseconds = 2_000
 
 
 class BackendLimits(Model):
-    """Bounds towards the router, octets.
+    """Bounds towards the router.
 
-    :ivar max_message_out: largest message that is sent to it over WebSocket; a RawSocket router announces its own.
+    :ivar max_joins: logins that are on their way to it at a time; more of them wait for their turn. 0: no limit.
+    :ivar max_message_out: octets of the largest message that is sent to it over WebSocket; a RawSocket router announces
+        its own.
     """
 
+    max_joins: Annotated[int, integer(0, 1_000_000)] = 128
     max_message_out: MessageOut = 0
 
 
@@ -239,10 +205,12 @@ class ConnectionConfig(Model):
     """One router behind the proxy.
 
     :ivar auth: None is ``anonymous-proxy``, as in Crossbar.io.
+    :ivar permit: what the proxy may ask for there.
     """
 
     transport: BackendTransport
     auth: BackendAuth | None = None
+    permit: Permit = Permit()
     timeouts: BackendTimeouts = BackendTimeouts()
     limits: BackendLimits = BackendLimits()
 
@@ -265,14 +233,13 @@ class ConnectionConfig(Model):
         """Whoever can reach the router's anonymous-proxy transport can be anyone there: never over TCP."""
         if self.auth_mode == "anonymous-proxy" and self.transport.endpoint.type != "unix":
             raise problem(
-                "anonymous-proxy needs a Unix socket: expected an endpoint of type unix, or auth: {anonymous: {}}",
+                "anonymous-proxy needs a Unix socket: expected an endpoint of type unix, auth: {cryptosign-proxy: {}} "
+                "(Crossbar.io), or auth: {anonymous: {}}",
                 "auth",
             )
         return self
 
     @property
-    def auth_mode(self) -> Literal["anonymous-proxy", "anonymous", "passthrough"]:
-        """How the proxy joins this router."""
-        if self.auth is None or self.auth.anonymous_proxy is not None:
-            return "anonymous-proxy"
-        return "anonymous" if self.auth.passthrough is None else "passthrough"
+    def auth_mode(self) -> AuthMode:
+        """How the proxy joins this router; several may be given, and ``cryptosign-proxy`` goes first."""
+        return "anonymous-proxy" if self.auth is None else self.auth.mode

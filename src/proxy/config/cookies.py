@@ -56,7 +56,10 @@ class DatabaseStore(Model):
     :ivar path: of the database; a folder (which is what Crossbar.io has here) gets a file in it.
     """
 
-    type: Literal["database"]
+    type: Annotated[
+        Literal["database"],
+        NoEffect("SQLite, not LMDB as in Crossbar.io: cookies that Crossbar.io has in its database are not taken over"),
+    ]
     path: _Path
     purge_on_startup: StrictBool = False
     maxsize: Annotated[int, integer(128 * _KIB, 128 * _KIB**3, "octets")] = _KIB**3
@@ -75,6 +78,7 @@ class CookieConfig(Model):
     :ivar max_age: how long a browser keeps it, and the proxy what is known of it, seconds.
     :ivar secure: sent over TLS only; ``http_strict``: out of reach for scripts; ``same_site``: with requests of which
         sites.
+    :ivar max_cookies: most logins that the store keeps; for more of them those go that expire first.
     """
 
     name: Annotated[StrictStr, AfterValidator(_name)] = "cbtid"
@@ -83,4 +87,5 @@ class CookieConfig(Model):
     secure: StrictBool = False
     http_strict: StrictBool = False
     same_site: Annotated[Literal["Strict", "Lax", "None"], one_of("Strict", "Lax", "None")] | None = None
+    max_cookies: Annotated[int, integer(1, 100_000_000)] = 100_000
     store: Store = MemoryStore()

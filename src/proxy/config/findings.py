@@ -90,7 +90,9 @@ def render_value(value: Any, place: Place) -> str:
         return "{..}" if value else "{}"
     if isinstance(value, (list, tuple)):
         return "[..]" if value else "[]"
-    if any(isinstance(step, str) and _SECRET_KEY.search(step) for step in place):
+    # A transport's item "cookie" holds options; a cookie itself is a scalar.
+    steps = [step for step in place[:-1] if step != "cookie"] + list(place[-1:])
+    if any(isinstance(step, str) and _SECRET_KEY.search(step) for step in steps):
         return "***"
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = without_credentials(text)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from proxy.config import review
+from proxy.config import authenticators, cookie_review, relayed, review
 from proxy.config.findings import ConfigError, Finding, Place, finding, suggest, validation_findings
 from proxy.config.worker import WorkerConfig
 
@@ -76,6 +76,10 @@ def load(path: str | Path, worker_id: str | None = None) -> Loaded:
         findings += validation_findings(error, data, prefix)
     else:
         findings += [*review.connections(config, prefix), *review.transports(config, prefix)]
+        findings += review.permits(config, prefix)
+        findings += authenticators.findings(config, prefix)
+        findings += relayed.findings(config, prefix)
+        findings += cookie_review.findings(config, prefix)
     if config is None or any(item.severity == "error" for item in findings):
         raise ConfigError(findings)
     return Loaded(config, findings)

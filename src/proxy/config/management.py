@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_validator
 
 from proxy.config.connections import BackendTransport
+from proxy.config.credentials import ascii_authid, private_key
 from proxy.config.fields import ENV_PATTERN, StrictModel, Text, UnixPath, integer, problem
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
 
 _OCTAL = re.compile(r"(?:0o?)?[0-7]{3}")
 _MODE_TEXT = 'expected the mode of a file in octal, like "0660": read and write for the owner, either for others'
-_PRIVATE_KEY = re.compile(r"[0-9A-Fa-f]{64}")
 REALM_DEFAULT: Final = "crossbar"
 
 
@@ -44,19 +44,6 @@ def _from_environment(value: str) -> str:
     if not os.environ.get(name):
         raise problem("environment variable {name} is not set, or empty", name=name)
     return os.environ[name]
-
-
-def _private_key(value: str) -> str:
-    if not _PRIVATE_KEY.fullmatch(value):
-        raise problem("expected the 32 octets of an Ed25519 private key as 64 hexadecimal digits")
-    return value
-
-
-def _ascii(value: str) -> str:
-    """Other characters would have to be prepared by RFC 4013, and routers sign ASCII only."""
-    if value.isascii() and value.isprintable() and not set(value) & {",", "="}:
-        return value
-    raise problem("expected printable ASCII without , and =")
 
 
 def _seconds(value: Any) -> float:
@@ -132,14 +119,14 @@ class ManagementWampCra(ManagementAnonymous):
 class ManagementScram(ManagementAnonymous):
     """WAMP-SCRAM; the router says how the key is derived."""
 
-    authid: Annotated[Text, AfterValidator(_ascii)]
+    authid: Annotated[Text, AfterValidator(ascii_authid)]
     password: Secret = Field(repr=False)
 
 
 class ManagementCryptosign(ManagementAnonymous):
     """WAMP-Cryptosign; the public key is enough of an identity for some routers."""
 
-    privkey: Annotated[Secret, AfterValidator(_private_key)] = Field(repr=False)
+    privkey: Annotated[Secret, AfterValidator(private_key)] = Field(repr=False)
 
 
 class ManagementAuth(StrictModel):

@@ -147,6 +147,19 @@ def connections(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
             yield finding((*here, "transport", "serializer"), serializer, text, "warning")
         if transport.type == "rawsocket":
             yield from _announced(connection.limits.max_message_out, here, "router")
+        if connection.auth is not None:
+            yield from connection.auth.findings((*here, "auth"))
+
+
+def permits(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
+    """Findings about routes that name what their connections do not permit."""
+    for realm, roles in config.routes.items():
+        for role, ids in roles.items():
+            for name in ids:
+                connection = config.connections.get(name)
+                if connection is not None and not connection.permit.allows(realm, role):
+                    text = f'expected a connection whose permit allows role "{role}" in realm "{realm}"'
+                    yield finding((*prefix, "routes", realm, role), name, text)
 
 
 def _announced(max_message_out: int, place: Place, peer: str) -> Iterator[Finding]:
@@ -161,7 +174,7 @@ def transports(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
         yield Finding("", "", "no transports: nothing to listen on", "warning")
     for index, transport in enumerate(config.transports):
         here = (*prefix, "transports", index)
-        if not isinstance(transport, TesteeTransport) and transport.auth.anonymous is None:
+        if not isinstance(transport, TesteeTransport) and not transport.auth.has_method:
             yield finding((*here, "auth"), {}, "no method: nobody can log in", "warning")
         if isinstance(transport, RawSocketTransport):
             yield from _announced(transport.limits.max_message_out, here, "client")

@@ -8,14 +8,13 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from autobahn.twisted.wamp import Session
-from autobahn.wamp.auth import create_authenticator
 from autobahn.wamp.exception import ApplicationError
 from autobahn.wamp.types import CloseDetails, ComponentConfig, SessionDetails
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from proxy.auth.proofs import PROOFS
 from proxy.config.findings import render_value
-from proxy.management.login import Cryptosign, Scram
 from proxy.management.session import SessionCarrier
 from proxy.wamp_client import SessionTransport
 
@@ -67,10 +66,7 @@ class RemoteManagement:
         """New ones: what one says in a login is for that login."""
         auth = self._config.auth
         methods = auth.methods if auth is not None else {}
-        return [
-            _OWN[name](**method.arguments) if name in _OWN else create_authenticator(name, **method.arguments)
-            for name, method in methods.items()
-        ]
+        return [PROOFS[name](**method.arguments) for name, method in methods.items()]
 
     # --- connecting ---
 
@@ -137,7 +133,6 @@ class RemoteManagement:
         return attempt.leave()
 
 
-_OWN: Final[dict[str, Any]] = {"cryptosign": Cryptosign, "scram": Scram}
 _LOST: Final = "the connection was lost"
 
 

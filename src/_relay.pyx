@@ -206,6 +206,22 @@ cdef class Relay:
             raise RuntimeError(f"release: {bin(self.running).count("1")} loop(s) still run; stop() and join them")
         self._free()
 
+    def hold(self):
+        """Gather commands: no loop is woken for them before let_go(). One that is awake may still do them."""
+        cdef uint32_t i
+        if self.relay == NULL:
+            return
+        for i in range(self.relay.threads):
+            ring_hold(&(<loop_t *>self.relay.loops[i]).commands)
+
+    def let_go(self):
+        """Wake the loops that have commands to do."""
+        cdef uint32_t i
+        if self.relay == NULL:
+            return
+        for i in range(self.relay.threads):
+            ring_let_go(&(<loop_t *>self.relay.loops[i]).commands)
+
     def drain(self, int limit=1024):
         """Clear event_fd and take up to ``limit`` events, in order per connection: (kind, conn, owner, arg, data)."""
         cdef uint64_t count

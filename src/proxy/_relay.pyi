@@ -129,6 +129,10 @@ class Relay:
         RawSocket: max_message is what we announce, rounded up to the next power of two. max_out: the longest message
         that a WebSocket peer takes (0: any); a RawSocket peer announces it.
         """
+    def hold(self) -> None:
+        """Gather commands: no loop is woken for them before let_go(). One that is awake may still do them."""
+    def let_go(self) -> None:
+        """Wake the loops that have commands to do."""
     def listen(self, fd: int, listener_id: int, params: int, max_connections: int) -> None:
         """Give a listening, non-blocking socket to all loops. The relay owns ``fd`` from now on."""
     def unlisten(self, listener_id: int) -> None:

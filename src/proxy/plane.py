@@ -3,11 +3,15 @@
 Threads: every method here runs in the reactor thread. The data threads only run ``Relay.run()``.
 """
 
+import fcntl
 import itertools
 import logging
+import os
+import resource
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
@@ -116,6 +120,19 @@ THREADS_MAX: Final = 64
 
 # Events handled per turn of the reactor; more would let a flood of logins starve timers and signals.
 EVENT_BATCH: Final = 256
+# New connections that are begun with in a turn. A client that is further along goes first, so that a storm of logins is
+# worked off one client after the other: at an even rate, with little in memory of any, and not all of them at the end.
+NEW_BATCH: Final = 16
+# New connections that wait here. When there are more, events stay in the data plane, which then accepts no more.
+NEW_MAX: Final = 16_384
+# Events looked at per turn, for those to be found that go first.
+DRAIN_MAX: Final = 4096
+
+# Events whose commands are gathered, so that the data plane is not woken for each of them.
+COMMANDS_OF: Final = 8
+
+# Descriptors that the kernel is to have room for: 1 MiB of its memory. Further ones make it wait, see below.
+DESCRIPTORS_MAX: Final = 131_072
 
 # A data thread returns from run() within one turn of its loop; longer means that it hangs.
 THREAD_JOIN_TIMEOUT: Final = 5.0
@@ -175,6 +192,10 @@ class Owner(Protocol):
         """on_event() raised (it is logged already): give up the session that ``conn`` belongs to."""
 
 
+# kind, connection, number of the owner, arg, data
+_Event: TypeAlias = tuple[int, int, int, int, bytes]
+
+
 class Plane(Protocol):
     """What sessions need of the data plane; the tests have a second one."""
 
@@ -221,6 +242,24 @@ class Plane(Protocol):
     def add_realm(self, name: str) -> int: ...
 
 
+def _make_room_for_descriptors() -> None:
+    """Have the kernel make this process's table of descriptors as large as it may become.
+
+    It doubles the table when that is full, and waits some ten milliseconds for other threads each time: long enough for
+    all sessions to feel it whenever many clients come. As long as there is one thread, it does not wait.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    number = DESCRIPTORS_MAX if limit == resource.RLIM_INFINITY else min(limit, DESCRIPTORS_MAX)
+    try:
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        try:
+            os.close(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, number - 1))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        log.debug("the table of descriptors stays as it is: %s", error)
+
+
 @implementer(IReadDescriptor)
 class DataPlane:
     """Owns the Relay and its threads and hands its events to their owners.
@@ -240,6 +279,10 @@ class DataPlane:
         self._realms: dict[str, int] = {}
         self._threads: list[threading.Thread] = []
         self._stopped = False
+        self._listeners: set[int] = set()
+        # What clients' connections have said that nobody has begun with, by connection, in the order they came.
+        self._new: OrderedDict[int, list[_Event]] = OrderedDict()
+        self._next_turn: Any = None
         self.is_broken = False
         # Called when the last owner has gone: no listener, no client, no router connection is left.
         self.on_idle: Callable[[], None] | None = None
@@ -257,7 +300,6 @@ class DataPlane:
         self.release_sid = relay.release_sid
         self.close = relay.close
         self.abort = relay.abort
-        self.listen = relay.listen
         self.unlisten = relay.unlisten
         self.stats = relay.stats
 
@@ -268,6 +310,7 @@ class DataPlane:
 
     def start(self) -> None:
         """Start the data threads and read their events from now on."""
+        _make_room_for_descriptors()
         for index in range(self._relay.threads):
             thread = threading.Thread(target=self._run, args=(index,), name=f"relay-{index}", daemon=True)
             self._threads.append(thread)
@@ -292,6 +335,10 @@ class DataPlane:
         if self._stopped:
             return
         self._stopped = True
+        self._new.clear()
+        timer, self._next_turn = self._next_turn, None
+        if timer is not None:
+            timer.cancel()
         self._reactor.removeReader(self)
         self._relay.stop()
         for thread in self._threads:
@@ -316,8 +363,14 @@ class DataPlane:
         self._owners[number] = owner
         return number
 
+    def listen(self, fd: int, number: int, params: int, max_connections: int) -> None:
+        """As ``Relay.listen()``."""
+        self._listeners.add(number)
+        self._relay.listen(fd, number, params, max_connections)
+
     def drop_owner(self, number: int) -> None:
         """Forget an owner whose last event has come. No error if it is forgotten already."""
+        self._listeners.discard(number)
         if self._owners.pop(number, None) is not None and not self._owners and self.on_idle is not None:
             self.on_idle()
 
@@ -356,22 +409,68 @@ class DataPlane:
         """The reactor is going down; stop() does the work."""
 
     def doRead(self) -> None:
-        """Take one batch of events and hand them out; drain() has us called again when there are more."""
+        """Hand out a turn's events: those of connections that are known first, then some of the new connections'.
+
+        drain() has us called again when there are more.
+        """
         if self._stopped:
             return
-        events = self._relay.drain(EVENT_BATCH)
-        owners = self._owners
-        for kind, conn, number, arg, data in events:
-            owner = owners.get(number)
-            if owner is None:
-                if kind != EV_CLOSED and conn:
-                    self.abort(conn)
-                continue
+        drained = handed = 0
+        while handed < EVENT_BATCH and drained < DRAIN_MAX and len(self._new) < NEW_MAX:
+            events = self._relay.drain(EVENT_BATCH)
+            known = [event for event in events if event[2] not in self._listeners or not self._put_off(event)]
+            self._hand_out_all(known)
+            handed += len(known)
+            drained += len(events)
+            if len(events) < EVENT_BATCH:
+                break
+        if self._new:
+            begun = [self._new.popitem(last=False)[1] for _ in range(min(NEW_BATCH, len(self._new)))]
+            self._hand_out_all([event for waiting in begun for event in waiting])
+        if self._new and self._next_turn is None:
+            self._next_turn = self._reactor.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._next_turn = None
+        self.doRead()
+
+    def _put_off(self, event: _Event) -> bool:
+        """Whether an event of a client waits until somebody begins with its connection."""
+        kind, conn = event[:2]
+        waiting = self._new.get(conn)
+        if waiting is None:
+            if kind not in (EV_HEAD, EV_OPEN):
+                return False
+            self._new[conn] = [event]
+        elif kind == EV_CLOSED:
+            del self._new[conn]  # gone again, before anybody looked
+            return False
+        else:
+            waiting.append(event)
+        return True
+
+    def _hand_out_all(self, events: list[_Event]) -> None:
+        """Hand events out, a few at a time, and have the data plane woken once for what comes of those."""
+        for start in range(0, len(events), COMMANDS_OF):
+            self._relay.hold()
             try:
-                owner.on_event(kind, conn, arg, data)
-            except Exception:
-                log.exception("error while handling an event of connection %d; its session is given up", conn)
-                self._give_up(owner, conn)
+                for event in events[start : start + COMMANDS_OF]:
+                    self._hand_out(event)
+            finally:
+                self._relay.let_go()
+
+    def _hand_out(self, event: _Event) -> None:
+        kind, conn, number, arg, data = event
+        owner = self._owners.get(number)
+        if owner is None:
+            if kind != EV_CLOSED and conn:
+                self.abort(conn)
+            return
+        try:
+            owner.on_event(kind, conn, arg, data)
+        except Exception:
+            log.exception("error while handling an event of connection %d; its session is given up", conn)
+            self._give_up(owner, conn)
 
     def _give_up(self, owner: Owner, conn: int) -> None:
         try:

@@ -219,11 +219,14 @@ cdef void command_conn(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept nog
         conn_destroy(loop, c)
 
 
-cdef void loop_commands(loop_t *loop) noexcept nogil:
-    """Do everything the control plane asked for."""
+cdef bint loop_commands(loop_t *loop) noexcept nogil:
+    """Do what the control plane asked for, or some of it. Is there more?"""
     cdef entry_t cmd
     cdef conn_t *c
-    while ring_pop(&loop.commands, &cmd):
+    cdef int i
+    for i in range(COMMAND_BURST):
+        if not ring_pop(&loop.commands, &cmd):
+            return False
         if cmd.kind == CMD_LISTEN:
             command_listen(loop, <uint32_t>cmd.owner)
         elif cmd.kind == CMD_UNLISTEN:
@@ -239,3 +242,4 @@ cdef void loop_commands(loop_t *loop) noexcept nogil:
                 command_conn(loop, c, &cmd)
         if cmd.data != NULL:
             mem_free(cmd.data)
+    return True

@@ -377,7 +377,7 @@ cdef void conn_destroy(loop_t *loop, conn_t *c) noexcept nogil:
     close(c.fd)
     loop.stats.closed += 1
     if c.flags & FL_READY:
-        c.fd = -2                                     # released when the ready list comes to it
+        c.fd = -2                                     # released when its list comes to it
         c.phase = PHASE_FREE
         return
     pool_give(loop, c)

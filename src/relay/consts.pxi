@@ -114,11 +114,13 @@ cdef enum:                         # PLAN: what the gate wants done with a messa
 
 cdef enum:                         # more limits of the connection layer
     BROKEN_READS_MAX = 16          # times READ_BUDGET: what is read from a connection that can send no more
-    ACCEPT_BURST = 32              # connections accepted per wake-up before others get their turn
+    ACCEPT_BURST = 16              # connections accepted per wake-up before others get their turn
     ACCEPT_RETRY_MS = 250          # pause after accept() ran out of descriptors or memory
     CONNECT_RETRY_MS = 4           # a Unix socket whose backlog is full answers EAGAIN and signals nothing: ask again
     LISTEN_FULL_EVENT_MS = 10000   # at most one "full" event per listener and this time
     EPOLL_BATCH = 256
+    COMMAND_BURST = 16             # commands done per turn of the loop before the sessions get theirs
+    LATE_BURST = 8                 # connections without a session looked at per turn; closing one takes long
     LISTENERS_MAX = 256
     LOOPS_MAX = 64
     CHUNK_SLOTS = 128              # connections are allocated in chunks of this many
@@ -187,7 +189,7 @@ cdef enum:                         # FL: flags of a connection
     FL_WR_BLOCKED = 4              # the last send was short: EPOLLOUT is armed
     FL_PAUSED = 8                  # the control plane has something to decide first
     FL_PRESSED = 16                # the peer's queue is over high water
-    FL_READY = 32                  # in the loop's ready list
+    FL_READY = 32                  # in the loop's ready list, or with late_events in the late list
     FL_KNOWN = 64                  # an event named this connection, so its end must be told
     FL_REPORTED = 128              # EV_CLOSED is out: the control plane knows it no more
     FL_CLOSE_SENT = 256            # WebSocket close frame queued

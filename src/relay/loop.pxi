@@ -221,6 +221,56 @@ cdef void loop_ready(loop_t *loop) noexcept nogil:
             conn_run(loop, c)
 
 
+cdef inline bint conn_is_late(const conn_t *c, uint32_t events) noexcept nogil:
+    """May an event wait? All may but those of sessions that go on.
+
+    When thousands come or go at once, each of them takes system calls, and whoever has a session would wait for all.
+    """
+    cdef uint32_t ends = <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLHUP | <uint32_t>EPOLLERR
+    return c.phase != PHASE_LINKED or events & ends
+
+
+cdef bint loop_put_off(loop_t *loop, conn_t *c, uint32_t events) noexcept nogil:
+    """Put a connection into the late list, if it may wait and this turn has seen enough of its kind."""
+    if c.late_events:
+        c.late_events |= events
+        return True
+    if c.flags & FL_READY or not conn_is_late(c, events):
+        return False
+    if loop.late_budget and not loop.late_first:
+        loop.late_budget -= 1
+        return False
+    c.flags |= FL_READY
+    c.late_events = events
+    c.ready_next = 0
+    if loop.late_last:
+        conn_at(loop, loop.late_last - 1).ready_next = c.slot + 1
+    else:
+        loop.late_first = c.slot + 1
+    loop.late_last = c.slot + 1
+    return True
+
+
+cdef void loop_late(loop_t *loop, uint32_t burst) noexcept nogil:
+    """Look at some of the connections that have to wait, in the order they came."""
+    cdef conn_t *c
+    cdef uint32_t events
+    while loop.late_first and burst:
+        c = conn_at(loop, loop.late_first - 1)
+        loop.late_first = c.ready_next
+        if loop.late_first == 0:
+            loop.late_last = 0
+        events = c.late_events
+        c.late_events = 0
+        c.ready_next = 0
+        c.flags &= ~<uint32_t>FL_READY
+        if c.fd == -2:
+            pool_give(loop, c)
+            continue
+        burst -= 1
+        conn_event(loop, c, events)
+
+
 cdef void conn_timer(loop_t *loop, conn_t *c) noexcept nogil:
     """The connection's timer fired: see which deadline it was, if any."""
     cdef uint32_t gen = c.gen
@@ -287,7 +337,8 @@ cdef void loop_events(loop_t *loop, const epoll_event *events, int n) noexcept n
         if gen == 0:
             if slot == TAG_WAKE:
                 read(loop.wake_fd, &count, sizeof(count))
-                loop_commands(loop)
+                if not loop.has_commands:
+                    loop.has_commands = loop_commands(loop)
             else:
                 listen_accept(loop, slot)
             continue
@@ -295,7 +346,13 @@ cdef void loop_events(loop_t *loop, const epoll_event *events, int n) noexcept n
         if c.gen != gen or c.fd < 0:
             loop.stats.stale_events += 1
             continue
-        conn_event(loop, c, events[i].events)
+        if not loop_put_off(loop, c, events[i].events):
+            conn_event(loop, c, events[i].events)
+
+
+cdef inline bint loop_is_busy(const loop_t *loop) noexcept nogil:
+    """Is there more to do, whatever epoll says?"""
+    return loop.ready_first or loop.late_first or loop.has_commands
 
 
 cdef void loop_run(loop_t *loop) noexcept nogil:
@@ -305,11 +362,16 @@ cdef void loop_run(loop_t *loop) noexcept nogil:
     loop_clock(loop)
     loop.timer_tick = loop.now // TIMER_TICK_MS
     while not atomic_load64(&loop.stop):
-        n = epoll_wait(loop.epoll_fd, events, EPOLL_BATCH, 0 if loop.ready_first else timer_wait(loop))
+        n = epoll_wait(loop.epoll_fd, events, EPOLL_BATCH, 0 if loop_is_busy(loop) else timer_wait(loop))
         loop_clock(loop)
         loop.stats.wakeups += 1
+        loop.late_budget = LATE_BURST
+        if loop.has_commands:
+            loop.has_commands = loop_commands(loop)
         if n > 0:
             loop_events(loop, events, n)
+        if loop.late_first and loop.late_budget:
+            loop_late(loop, loop.late_budget)
         if loop.ready_first:
             loop_ready(loop)
             loop_ready(loop)
@@ -329,6 +391,8 @@ cdef void loop_close_all(loop_t *loop) noexcept nogil:
             conn_latch(c, CLOSED_LOCAL, 0)
             conn_destroy(loop, c)
     loop_ready(loop)
+    while loop.late_first:
+        loop_late(loop, LATE_BURST)
 
 
 cdef int loop_init(loop_t *loop, relay_t *relay, uint32_t index) noexcept nogil:

@@ -23,7 +23,7 @@ cdef int ring_push(ring_t *r, const entry_t *e) noexcept nogil:
     cdef bint wake
     cdef uint64_t one = 1
     pthread_mutex_lock(&r.mutex)
-    wake = r.count == 0
+    wake = r.count == 0 and not r.held
     if r.count < r.size and r.over_first == NULL:
         r.entries[(r.head + r.count) & (r.size - 1)] = e[0]
         r.count += 1
@@ -68,6 +68,24 @@ cdef bint ring_pop(ring_t *r, entry_t *e) noexcept nogil:
     if node != NULL:
         mem_free(node)
     return True
+
+
+cdef void ring_hold(ring_t *r) noexcept nogil:
+    """From now on the consumer is not woken, until ring_let_go: one wake-up for several entries."""
+    pthread_mutex_lock(&r.mutex)
+    r.held = True
+    pthread_mutex_unlock(&r.mutex)
+
+
+cdef void ring_let_go(ring_t *r) noexcept nogil:
+    """Wake the consumer for what was added meanwhile, and from now on for each."""
+    cdef bint wake
+    pthread_mutex_lock(&r.mutex)
+    r.held = False
+    wake = r.count > 0
+    pthread_mutex_unlock(&r.mutex)
+    if wake:
+        ring_wake(r)
 
 
 cdef void ring_wake(ring_t *r) noexcept nogil:

@@ -263,7 +263,8 @@ ctypedef struct conn_t:
     uint32_t timer_prev
     uint32_t timer_next
     uint32_t timer_slot
-    uint32_t ready_next
+    uint32_t ready_next            # in the ready or the late list
+    uint32_t late_events           # in the late list: what epoll said of it; 0: not in it
     uint32_t join_ms               # back: deadline of the JOIN phase
     size_t need                    # octets that rx must hold before its first frame is whole, as far as known
 
@@ -300,6 +301,7 @@ ctypedef struct ring_t:
     entry_node_t *over_last
     uint64_t overflow              # atomic: entries in the list; producers are slowed down while it is not 0
     int wake_fd                    # eventfd of the consumer
+    bint held                      # the consumer is woken later, once for all that is added until then
 
 ctypedef struct chunk_t:
     conn_t conns[128]              # CHUNK_SLOTS
@@ -366,6 +368,10 @@ ctypedef struct loop_t:
     uint32_t free_slot             # slot + 1 of the first free connection (linked by ready_next)
     uint32_t ready_first
     uint32_t ready_last
+    uint32_t late_first            # connections without a session that have to wait, so that sessions need not
+    uint32_t late_last
+    uint32_t late_budget           # of them, how many may still be looked at in this turn
+    bint has_commands              # not all were done in the last turn
     uint32_t timers[1024]          # TIMER_SLOTS: slot + 1 of the first connection
     uint64_t timer_tick            # last tick that was worked off
     uint32_t timer_count

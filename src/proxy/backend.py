@@ -169,8 +169,10 @@ class BackendJoin:
 
     def _next_connection(self) -> None:
         while self._candidates:
-            connection = self._candidates.popleft()
-            if not connection.takes_logins:
+            candidate = self._candidates.popleft()
+            # What it was when this login began may have been replaced: with its permit, its secrets and its address.
+            connection = candidate.latest
+            if not connection.takes_logins or connection.relays is not candidate.relays:
                 self._fell_through(connection, OUT_OF_SERVICE)
             elif not connection.ways(self._session.serializer):
                 text = f"does not take {self._serializer_text(self._session.serializer)}"
@@ -187,6 +189,10 @@ class BackendJoin:
         connection, self._waits_for = self._waits_for, None
         assert connection is not None
         self._turns = turns
+        if connection.successor is not None:
+            self._candidates.appendleft(connection)
+            self._after_failure()
+            return
         if not connection.takes_logins:
             self._fell_through(connection, OUT_OF_SERVICE)
             self._after_failure()

@@ -17,7 +17,7 @@ from proxy.config import ConfigError, load
 from proxy.controller import ProxyController
 from proxy.errors import AlreadyRunning, CannotListen, CannotStart, FeatureUnavailable, NotRunning
 from proxy.messages import SER_CBOR, encode
-from proxy.plane import EV_CLOSED, EV_LISTEN, EV_MESSAGE, EV_OPEN, LISTEN_CLOSED
+from proxy.plane import CLOSED_REFUSED, EV_CLOSED, EV_LISTEN, EV_MESSAGE, EV_OPEN, LISTEN_CLOSED, pack_address
 from proxy.reloading import WAITING_MAX, Source
 from support.endpoints import free_port
 from support.planes import HELLO, PEER, WELCOME_DETAILS, FakePlane
@@ -959,3 +959,63 @@ def test_objects_that_were_replaced_are_not_kept(worker: Worker) -> None:
         worker.controller.connections["two"],
         worker.controller.transports["front1"],
     ]
+
+
+# --- logins that wait for their turn at a router ---
+
+
+def logins(worker: Worker, count: int) -> None:
+    """Clients connect and log in at once, the first one's number is 1."""
+    front = worker.plane.owners[worker.controller.transports["front1"]._number]
+    worker.plane.take()
+    for conn in range(1, 1 + count):
+        front.on_event(EV_OPEN, conn, SER_CBOR, PEER)
+        front.on_event(EV_MESSAGE, conn, 1, encode(SER_CBOR, HELLO))
+
+
+def dials(worker: Worker) -> list[tuple[int, int, bytes]]:
+    """Client, token and address of what was dialled since the last look."""
+    return [(call[1], call[2], call[5]) for call in worker.plane.take() if call[0] == "dial"]
+
+
+def one_at_a_time(path: str = "/run/router.sock", **keys: Any) -> Item:
+    """As of item(), with one connection, which takes one login at a time."""
+    connections = {"one": router(path, limits={"max_joins": 1}, **keys)}
+    return item(tcp("front1"), connections=connections, routes={"realm1": {"anonymous": "one"}})
+
+
+def test_logins_that_wait_for_a_connection_go_on_by_the_one_that_takes_its_place(worker: Worker) -> None:
+    worker.boot(one_at_a_time())
+    logins(worker, 3)
+    ((_, token, address),) = dials(worker)
+    worker.reload(one_at_a_time(path="/run/new.sock"))
+    worker.plane.owners[token].on_event(EV_MESSAGE, 9, 2, encode(SER_CBOR, [2, 4242, dict(WELCOME_DETAILS)]))
+    ((conn, token, new),) = dials(worker)
+    assert (conn, new) == (2, pack_address(Address(path="/run/new.sock")))
+    assert new != address
+    connection = worker.controller.connections["one"]
+    assert (connection.turns.taken, connection.turns.waiting) == (1, 1)
+    worker.plane.owners[token].on_event(EV_MESSAGE, 9, 2, encode(SER_CBOR, [2, 4243, dict(WELCOME_DETAILS)]))
+    assert connection.live == 1
+    assert [conn for conn, _, _ in dials(worker)] == [3]
+
+
+def test_what_a_connection_does_not_permit_any_more_is_not_asked_for_those_who_waited(worker: Worker) -> None:
+    worker.boot(one_at_a_time())
+    logins(worker, 2)
+    ((_, token, _),) = dials(worker)
+    changed = one_at_a_time(permit={"realms": ["realm2"]})
+    worker.reload(changed | {"routes": {"realm2": {"anonymous": "one"}}})
+    worker.plane.owners[token].on_event(EV_CLOSED, 9, CLOSED_REFUSED, b"")
+    assert dials(worker) == []
+
+
+def test_those_who_waited_to_have_their_login_relayed_do_not_come_by_the_proxys_word(worker: Worker) -> None:
+    auth = {"passthrough": {"role": "anonymous"}}
+    before = one_at_a_time(auth={"passthrough": {}})
+    worker.boot({**before, "transports": [tcp("front1", auth=auth)]})
+    logins(worker, 2)
+    ((_, token, _),) = dials(worker)
+    worker.reload({**one_at_a_time(), "transports": [tcp("front1", auth=auth)]})
+    worker.plane.owners[token].on_event(EV_CLOSED, 9, CLOSED_REFUSED, b"")
+    assert dials(worker) == []

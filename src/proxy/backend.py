@@ -58,7 +58,7 @@ OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 _CLOSE_REASON_LENGTH: Final = 200
 
-# CHALLENGEs that a router may ask one login: every method has one.
+# CHALLENGEs that a router may ask on one connection: every method has one.
 CHALLENGES_MAX: Final = 4
 
 # What becomes of a connection that is stopped or drained while a login is on its way to it.
@@ -285,6 +285,7 @@ class BackendJoin:
                 target.host, target.port, target.resource, [SUBPROTOCOL_NAMES[serializer]], connection.headers
             )
         hello = self._hello(serializer)
+        self._challenges = 0
         # Only now: an owner that is never dialled would never be dropped.
         back = self.back = Back(self._plane, session, connection, serializer, self._claim)
         self._plane.dial(

@@ -295,6 +295,21 @@ def test_a_router_that_asks_too_often_is_given_up():
     assert rig.state == "CLOSING"
 
 
+def test_what_other_routers_asked_counts_for_them_alone():
+    rig = Rig(connections=3, backend={"auth": {"wampcra": {"authid": "proxy1", "secret": "s3cret"}}})
+    rig.open()
+    rig.says(HELLO)
+    for _ in range(2):
+        token, _ = rig.dialled()
+        for _ in range(2):
+            rig.answers(token, [4, "wampcra", {"challenge": "c"}])
+        rig.answers(token, [3, {}, "wamp.error.authentication_failed"])
+    token, _ = rig.dialled()
+    rig.answers(token, [4, "wampcra", {"challenge": "c"}])
+    rig.answers(token, [2, 4242, dict(WELCOME_DETAILS)])
+    assert rig.state == "ESTABLISHED"
+
+
 def test_every_state_of_a_login_can_lose_the_client():
     from proxy.sessions import FRONT as TABLE
 

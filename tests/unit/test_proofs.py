@@ -262,3 +262,18 @@ def test_a_router_that_changes_its_salts_does_not_fill_the_memory(monkeypatch: p
         threads.finish()
     assert len(derived._keys) < 10
     assert derived.get(99, lambda: b"other") == b"key"
+
+
+def test_a_router_that_changes_its_salts_does_not_take_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, derived = Threads(monkeypatch), Derived()
+    waiters: list[Any] = [derived.get(number, lambda: b"key") for number in range(10)]
+    assert len(threads.work) == 1
+    for waiter in waiters[1:9]:
+        waiter.addErrback(lambda failure: failure.trap(CancelledError))
+        waiter.cancel()
+    threads.finish()
+    assert len(threads.work) == 1, "nothing is computed for those who left"
+    threads.finish()
+    assert [waiter.result for waiter in (waiters[0], waiters[9])] == [b"key", b"key"]
+    assert not threads.work
+    assert not derived._waiting

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from autobahn.wamp.auth import compute_wcs, derive_key
 from autobahn.wamp.interfaces import IAuthenticator
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.internet.threads import deferToThread
 
 from proxy.auth.routers import LoginError
@@ -33,9 +33,14 @@ _DERIVED_MAX: Final = 8
 
 
 class Derived:
-    """Keys that were derived from one password or secret: each once, in a thread, however many logins wait for it."""
+    """Keys that were derived from one password or secret: each once, in a thread, however many logins wait for it.
+
+    One after the other: a router that has another salt for each login is not to take all threads, and the memory that
+    each key needs, from the other routers.
+    """
 
     def __init__(self) -> None:
+        self._turns = DeferredLock()
         self._keys: OrderedDict[Hashable, bytes] = OrderedDict()
         self._waiting: dict[Hashable, list[Deferred[bytes]]] = {}
 
@@ -54,8 +59,12 @@ class Derived:
         waiter: Deferred[bytes] = Deferred(waiting.remove)
         waiting.append(waiter)
         if is_first:
-            deferToThread(compute).addBoth(self._computed, how)
+            self._turns.run(self._start, how, compute).addBoth(self._computed, how)
         return waiter
+
+    def _start(self, how: Hashable, compute: Callable[[], bytes]) -> "Deferred[bytes] | None":
+        # Whoever asked may have left before it was its turn.
+        return deferToThread(compute) if self._waiting[how] else None
 
     def _computed(self, result: Any, how: Hashable) -> None:
         if isinstance(result, bytes):

@@ -65,6 +65,10 @@ CHALLENGES_MAX: Final = 4
 OUT_OF_SERVICE: Final = "is out of service by now"
 
 
+def _too_long(_: object, seconds: float) -> Failure:
+    return Failure(LoginError(f"what the router asks takes more than {seconds:g} s to compute"))
+
+
 class BackendJoin:
     """One attempt after the other, until a router says WELCOME or ABORT or there is none left to try.
 
@@ -391,6 +395,10 @@ class BackendJoin:
             return
         if isinstance(answer, Deferred):
             self._thinking = answer
+            if not self._login.RELAYS and not answer.called:
+                # Neither the client nor the router is waited for meanwhile, and so by nobody's deadline.
+                connection = back.connection
+                answer.addTimeout(connection.join_ms / 1000, connection.controller.reactor, _too_long)
             answer.addCallbacks(self._thought, self._not_thought, callbackArgs=(back,), errbackArgs=(back,))
             answer.addErrback(self._crashed)
         else:

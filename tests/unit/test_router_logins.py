@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from autobahn.wamp import auth
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from twisted.internet.defer import Deferred
 
 from proxy.auth.proofs import Derived
 from proxy.errors import InvalidConfiguration
-from proxy.plane import EV_CLOSED
+from proxy.plane import CLOSED_PEER, EV_CLOSED
 from support.planes import FRONT, HELLO, REFUSED, WELCOME_DETAILS, Rig, abort_of, back_conn, connection_of
 
 SECRET = "s3cret-of-the-proxy"
@@ -247,6 +248,27 @@ def test_an_anonymous_login_that_fails_is_the_clients() -> None:
     token, _ = start(worker)
     worker.answers(token, [3, {}, "wamp.error.authentication_failed"])
     assert worker.did()[1] == ("send", FRONT, [3, {}, "wamp.error.authentication_failed"])
+
+
+def test_a_question_that_takes_too_long_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it, and the next router is asked."""
+    given_up: list[Any] = []
+    monkeypatch.setattr(Derived, "get", lambda self, how, compute: Deferred(given_up.append))
+    worker = rig({"wampcra": {"authid": "proxy1", "secret": SECRET}}, 2, timeouts={"join": 3000})
+    token, _ = start(worker)
+    worker.answers(token, [4, "wampcra", {"challenge": "c", "salt": "s", "iterations": 1_000_000, "keylen": 32}])
+    worker.clock.advance(2.9)
+    assert worker.did() == []
+    worker.clock.advance(0.2)
+    assert len(given_up) == 1
+    (name, conn, (code, *_)), closed, dial = worker.did()
+    assert (name, conn, code, closed) == ("send", back_conn(token), 3, ("close", back_conn(token)))
+    assert connection_of(worker, dial[2]) == "two"
+    # A client that leaves meanwhile leaves nothing behind.
+    worker.answers(dial[2], [4, "wampcra", {"challenge": "c", "salt": "s", "iterations": 1_000_000, "keylen": 32}])
+    worker.front(EV_CLOSED, CLOSED_PEER)
+    assert len(given_up) == 2
+    assert worker.clock.getDelayedCalls() == []
 
 
 # --- accounts by realm and role ---

@@ -190,9 +190,15 @@ class BackendJoin:
 
     def on_turn(self, turns: Turns) -> None:
         """See :class:`proxy.turns.Waiter`."""
+        self._turns = turns
+        try:
+            self._on_turn()
+        except Exception:  # who else has the turn to give does not know whose login it is
+            self._crashed(Failure())
+
+    def _on_turn(self) -> None:
         connection, self._waits_for = self._waits_for, None
         assert connection is not None
-        self._turns = turns
         if connection.successor is not None:
             self._candidates.appendleft(connection)
             self._after_failure()

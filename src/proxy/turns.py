@@ -95,4 +95,7 @@ class Turns:
                 self._timer = self._reactor.callLater(deadline - now, self._expire)
                 return
             del self._waiting[waiter]
-            waiter.on_turn_late(self)
+            try:
+                waiter.on_turn_late(self)
+            except Exception:
+                log.exception("error at the turn of %s, which was too late", type(waiter).__name__)

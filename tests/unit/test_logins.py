@@ -263,6 +263,25 @@ def test_a_turn_at_a_router_is_given_back(how):
     assert rig.controller.connections["one"].turns.taken == 0
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_error_at_the_turn_of_a_login_ends_it_and_gives_the_turn_back(waits, monkeypatch, caplog):
+    rig = Rig(backend={"limits": {"max_joins": 1}})
+    turns = rig.controller.connections["one"].turns
+    if waits:
+        rig.open(FRONT + 1)
+        rig.says(HELLO, conn=FRONT + 1)
+        token, _ = rig.dialled()
+    rig.open()
+    monkeypatch.setattr(type(rig.controller.connections["one"]), "resolve", lambda self: 1 / 0)
+    rig.says(HELLO)
+    if waits:
+        rig.answers(token, [3, {}, "wamp.error.no_such_realm"])
+    assert rig.state == "CLOSING"
+    assert ("send", FRONT, [3, {"message": "internal error of the proxy"}, "wamp.error.runtime_error"]) in rig.did()
+    assert turns.taken == 0
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_a_login_does_not_wait_at_a_router_that_has_failed_meanwhile():
     rig = Rig(connections=2, backend={"limits": {"max_joins": 1}})
     for conn in (FRONT, FRONT + 1, FRONT + 2):

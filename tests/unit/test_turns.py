@@ -21,6 +21,8 @@ class Someone:
 
     def on_turn_late(self, turns):
         self.told.append(f"{self.name} late")
+        if self.fails:
+            raise RuntimeError("for the test")
 
 
 @pytest.fixture
@@ -107,3 +109,16 @@ def test_an_error_of_one_does_not_take_the_turns_of_the_others(clock, told):
     turns.take(Someone("third", told))
     turns.leave()
     assert told == ["broken", "third"]
+
+
+def test_an_error_of_one_who_is_late_does_not_keep_the_others_waiting(clock, told):
+    turns = Turns(1, clock, 10)
+    turns.take(Someone("first", told))
+    turns.take(Someone("broken", told, fails=True))
+    turns.take(Someone("third", told))
+    clock.advance(4)
+    turns.take(Someone("fourth", told))
+    clock.advance(6)
+    clock.advance(4)
+    assert told == ["broken late", "third late", "fourth late"]
+    assert not clock.getDelayedCalls()

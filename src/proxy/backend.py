@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -63,6 +63,8 @@ CHALLENGES_MAX: Final = 4
 
 # What becomes of a connection that is stopped or drained while a login is on its way to it.
 OUT_OF_SERVICE: Final = "is out of service by now"
+# What becomes of it when its route is changed while the login waits for its turn.
+OUT_OF_ROUTE: Final = "is not in the route any more"
 
 
 def _too_long(_: object, seconds: float) -> Failure:
@@ -79,6 +81,7 @@ class BackendJoin:
     :param candidates: connections in the order of the route.
     :param client: who the client is, and what it said.
     :param claim: realm and session ID, for the data plane.
+    :param leads_to: whether the client's realm and role lead to a connection, by its id, at this moment.
     """
 
     __slots__ = (
@@ -90,6 +93,7 @@ class BackendJoin:
         "_failures",
         "_hellos",
         "_key",
+        "_leads_to",
         "_login",
         "_lookup",
         "_others",
@@ -112,11 +116,13 @@ class BackendJoin:
         candidates: list[ProxyConnection],
         client: Client,
         claim: Claim,
+        leads_to: Callable[[str], bool],
     ) -> None:
         self._plane = plane
         self._session = session
         self.client = client
         self._claim = claim
+        self._leads_to = leads_to
         if len(candidates) > 1:
             # Those that failed lately come last: they are tried before the client is refused, not before.
             candidates = sorted(candidates, key=lambda connection: connection.is_down(session.serializer))
@@ -178,6 +184,8 @@ class BackendJoin:
             connection = candidate.latest
             if not connection.takes_logins or connection.relays is not candidate.relays:
                 self._fell_through(connection, OUT_OF_SERVICE)
+            elif not self._leads_to(connection.id):
+                self._fell_through(connection, OUT_OF_ROUTE)
             elif not connection.ways(self._session.serializer):
                 text = f"does not take {self._serializer_text(self._session.serializer)}"
                 self._failures.append((connection.id, text))
@@ -205,6 +213,10 @@ class BackendJoin:
             return
         if not connection.takes_logins:
             self._fell_through(connection, OUT_OF_SERVICE)
+            self._after_failure()
+            return
+        if not self._leads_to(connection.id):
+            self._fell_through(connection, OUT_OF_ROUTE)
             self._after_failure()
             return
         if self._candidates and connection not in self._postponed and connection.is_down(self._session.serializer):

@@ -179,7 +179,11 @@ class BackendMapping(WorkerController):
         claim = Claim(self.session_ids, self.plane.add_realm(realm), frontend.front_sid)
         hello = {"roles": {}} if details is None else details
         client = Client(frontend, hello, accept, transport or {}, self.identity, self.session_ids.to_back)
-        return BackendJoin(self.plane, frontend, candidates, client, claim)
+
+        def leads_to(connection_id: str) -> bool:
+            return bool(self.routes.naming(realm, authrole, connection_id))
+
+        return BackendJoin(self.plane, frontend, candidates, client, claim, leads_to)
 
     def unmap_backend(
         self,

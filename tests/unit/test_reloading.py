@@ -16,7 +16,7 @@ from proxy.addresses import Address, ResolveError
 from proxy.config import ConfigError, load
 from proxy.controller import ProxyController
 from proxy.errors import AlreadyRunning, CannotListen, CannotStart, FeatureUnavailable, NotRunning
-from proxy.messages import SER_CBOR, encode
+from proxy.messages import SER_CBOR, decode, encode
 from proxy.plane import CLOSED_REFUSED, EV_CLOSED, EV_LISTEN, EV_MESSAGE, EV_OPEN, LISTEN_CLOSED, pack_address
 from proxy.reloading import WAITING_MAX, Source
 from support.endpoints import free_port
@@ -1019,3 +1019,40 @@ def test_those_who_waited_to_have_their_login_relayed_do_not_come_by_the_proxys_
     worker.reload({**one_at_a_time(), "transports": [tcp("front1", auth=auth)]})
     worker.plane.owners[token].on_event(EV_CLOSED, 9, CLOSED_REFUSED, b"")
     assert dials(worker) == []
+
+
+def test_those_who_waited_for_a_connection_that_is_not_in_their_route_any_more_are_not_told_to_it(
+    worker: Worker,
+) -> None:
+    """The route that took its place is found by those who come again, or by who had it among theirs before."""
+    limits = {"limits": {"max_joins": 1}}
+    connections = {"one": router(**limits), "two": router("/run/two.sock", **limits)}
+
+    def routed(ids: Any) -> Item:
+        return item(tcp("front1"), connections=connections, routes={"realm1": {"anonymous": ids, "other": "one"}})
+
+    worker.boot(routed(["one", "two"]))
+    logins(worker, 4)
+    (_, one, _), (_, two, _) = dials(worker)
+    worker.reload(routed("two"))
+    worker.plane.owners[one].on_event(EV_CLOSED, 9, CLOSED_REFUSED, b"")
+    assert dials(worker) == [], "the first and the third wait for the other one"
+    for sid in range(3):
+        worker.plane.owners[two].on_event(EV_MESSAGE, 9, 2, encode(SER_CBOR, [2, 1 + sid, dict(WELCOME_DETAILS)]))
+        ((_, two, address),) = dials(worker)
+        assert address == pack_address(Address(path="/run/two.sock"))
+
+    worker.reload(routed("one"))
+    front = worker.plane.owners[worker.controller.transports["front1"]._number]
+    front.on_event(EV_OPEN, 7, SER_CBOR, PEER)
+    front.on_event(EV_MESSAGE, 7, 1, encode(SER_CBOR, HELLO))
+    assert len(dials(worker)) == 1
+    front.on_event(EV_OPEN, 8, SER_CBOR, PEER)
+    front.on_event(EV_MESSAGE, 8, 1, encode(SER_CBOR, HELLO))
+    worker.reload(routed("two"))
+    assert worker.controller.connections["one"].turns.waiting == 1
+    front.on_event(EV_CLOSED, 7, CLOSED_REFUSED, b"")
+    (abort,) = [call for call in worker.plane.take() if call[:2] == ("send", 8)]
+    code, details, reason = decode(SER_CBOR, abort[2])
+    assert (code, reason) == (3, "wamp.error.network_failure")
+    assert 'connection "one" is not in the route any more' in details["message"]

@@ -294,6 +294,18 @@ def test_a_cookie_that_was_logged_out_is_not_brought_back_by_another_process(ope
     assert do(one, "find", "k1", NOW) is None
 
 
+def test_a_logout_is_heard_of_although_something_else_failed(opened: Opened) -> None:
+    def fail(backend: Backend) -> None:
+        raise StoreError("of no use")
+
+    one, two = opened("database"), opened("database")
+    two.run([(False, lambda backend: backend.news())])
+    one.run([(True, lambda backend: backend.log_out("k1", NOW))])
+    news, failed = two.run([(False, lambda backend: backend.news()), (True, fail)])
+    assert isinstance(failed, StoreError)
+    assert news == ["k1"]
+
+
 def test_logouts_are_not_kept_for_ever(opened: Opened, tmp_path: Path) -> None:
     backend = opened("database")
     do(backend, "log_out", "k1", NOW)

@@ -151,11 +151,14 @@ class SqliteBackend:
     def _transact(self, jobs: Sequence[Job]) -> list[Any]:
         database = self._open
         writes = any(is_write for is_write, _ in jobs)
+        # What a transaction has found out is told to nobody if it fails: it is to be found again.
+        heard = self._seen, self._data_version
         database.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         try:
             results = [action(self) for _, action in jobs]
             database.execute("COMMIT")
         except BaseException:
+            self._seen, self._data_version = heard
             if database.in_transaction:  # some errors end it
                 database.execute("ROLLBACK")
             raise

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,39 @@ def test_two_processes_share_a_database_and_hear_of_logouts(opened: Opened) -> N
     assert do(two, "news") == []
     assert do(one, "news") == ["k3"]
     assert do(opened("database"), "news") == []
+
+
+def test_workers_that_start_at_the_same_moment_can_all_open_the_database(tmp_path: Path) -> None:
+    def open_it(folder: Path) -> None:
+        backend = SqliteBackend(database_file(str(folder / "db")), 100, 1 << 30, False, False)
+        together.wait()
+        try:
+            backend.open()
+            backend.close()
+        except StoreError as error:
+            errors.append(error)
+
+    together = threading.Barrier(4)
+    errors: list[StoreError] = []
+    for number in range(20):
+        threads = [threading.Thread(target=open_it, args=(tmp_path / str(number),)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+
+
+def test_a_database_that_somebody_reads_is_waited_for(opened: Opened, tmp_path: Path) -> None:
+    opened("database").close()
+    other = sqlite3.connect(tmp_path / "db" / "cookies.sqlite3", isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA journal_mode = DELETE")
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM cookies").fetchall()
+    timer = threading.Timer(0.2, other.close)
+    timer.start()
+    do(opened("database"), "put", "k1", JOE, NOW)
+    timer.join()
 
 
 def test_a_cookie_that_was_logged_out_is_not_brought_back_by_another_process(opened: Opened) -> None:

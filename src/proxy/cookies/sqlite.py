@@ -5,6 +5,7 @@ import os
 import secrets
 import sqlite3
 import stat
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -112,7 +113,7 @@ class SqliteBackend:
             database.execute("DELETE FROM cookies")
         self._seen = database.execute("SELECT coalesce(max(seq), 0) FROM logouts").fetchone()[0]
         database.execute("COMMIT")
-        database.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(database)
         database.execute(f"PRAGMA synchronous = {'FULL' if self._sync else 'NORMAL'}")
         database.execute(f"PRAGMA max_page_count = {max(self._maxsize // PAGE_SIZE, 16)}")
         self._recount()
@@ -255,11 +256,27 @@ def _pragma(database: sqlite3.Connection, name: str) -> int:
     return value
 
 
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Have readers wait for nobody. SQLite does not wait by itself here while another process opens or closes it."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not _is_locked(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def _make_file(path: str) -> None:
     """Make the file, for nobody else to read; SQLite gives the files beside it the same mode."""
     folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        os.makedirs(folder, mode=0o700)
+    os.makedirs(folder or ".", mode=0o700, exist_ok=True)  # another worker may be making it
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except FileExistsError:

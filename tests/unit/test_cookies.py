@@ -7,7 +7,7 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from proxy.cookies.file import FileBackend
 from proxy.cookies.memory import MemoryBackend
-from proxy.cookies.records import Backend, Record, StoreError, key_of
+from proxy.cookies.records import Backend, Job, Record, StoreError, key_of
 from proxy.cookies.sqlite import SqliteBackend, database_file
 
 NOW = 2_000_000_000  # not yet, so that a file that is read again has not expired
@@ -308,16 +308,48 @@ def test_workers_that_start_at_the_same_moment_can_all_open_the_database(tmp_pat
     assert errors == []
 
 
-def test_a_database_that_somebody_reads_is_waited_for(opened: Opened, tmp_path: Path) -> None:
-    opened("database").close()
-    other = sqlite3.connect(tmp_path / "db" / "cookies.sqlite3", isolation_level=None, check_same_thread=False)
-    other.execute("PRAGMA journal_mode = DELETE")
-    other.execute("BEGIN")
-    other.execute("SELECT count(*) FROM cookies").fetchall()
-    timer = threading.Timer(0.2, other.close)
-    timer.start()
+def test_another_that_changes_the_journal_is_waited_for(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two that do it at the same moment are told so at once, whatever their timeout is.
+    busy = sqlite3.OperationalError("database is locked")
+    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    refusals = [busy, busy]
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+            if "journal_mode" in sql and refusals:
+                raise refusals.pop()
+            return super().execute(sql, *arguments)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **keys: connect(*args, factory=Connection, **keys))
     do(opened("database"), "put", "k1", JOE, NOW)
-    timer.join()
+    assert not refusals
+
+
+def test_a_lock_of_somebody_else_is_waited_for_once(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    class Watched(SqliteBackend):
+        def _transact(self, jobs: Sequence[Job]) -> list[Any]:
+            tries.append(sum(is_write for is_write, _ in jobs))
+            return super()._transact(jobs)
+
+    monkeypatch.setattr("proxy.cookies.sqlite.LOCK_SECONDS", 0.1)
+    backend = Watched(database_file(str(tmp_path / "db")), 100, 1 << 30, False, False)
+    backend.open()
+    do(backend, "put", "k1", JOE, NOW)
+    tries.clear()
+    other = sqlite3.connect(tmp_path / "db" / "cookies.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    jobs: list[Job] = [(True, lambda backend: backend.delete("k1"))] * 5
+    *failed, found = backend.run([*jobs, (False, lambda backend: backend.find("k1", NOW))])
+    assert all("database is locked" in str(error) for error in failed)
+    assert found == JOE
+    assert tries == [5, 0]
+    other.close()
+    backend.close()
 
 
 def test_a_cookie_that_was_logged_out_is_not_brought_back_by_another_process(opened: Opened) -> None:

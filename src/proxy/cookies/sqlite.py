@@ -137,17 +137,23 @@ class SqliteBackend:
         if len(jobs) > 1:
             try:
                 return self._transact(jobs)
-            except (sqlite3.Error, StoreError):
-                pass  # each on its own, to see which
+            except (sqlite3.Error, StoreError) as error:
+                if isinstance(error, sqlite3.Error) and _is_locked(error):
+                    # It was waited for once; not again for each of them, and reading takes no lock.
+                    return [self._failed(error) if job[0] else self._run(job) for job in jobs]
+                # Else each on its own, to see which.
         return [self._run(job) for job in jobs]
 
     def _run(self, job: Job) -> Any:
         try:
             return self._transact([job])[0]
         except sqlite3.Error as error:
-            return StoreError(f"the database of cookies {self._path}: {error}")
+            return self._failed(error)
         except StoreError as error:
             return error
+
+    def _failed(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"the database of cookies {self._path}: {error}")
 
     def _transact(self, jobs: Sequence[Job]) -> list[Any]:
         database = self._open

@@ -417,6 +417,23 @@ def test_the_database_is_not_made_larger_than_it_may_be(opened: Opened, tmp_path
     backend.close()
 
 
+def test_a_database_that_is_full_has_room_for_logins_and_logouts(tmp_path: Path) -> None:
+    path = tmp_path / "small.db"
+    backend = SqliteBackend(str(path), 1_000_000, 131_072, False, False)
+    backend.open()
+    for number in range(100):
+        record = Record(NOW + 1 + number, "realm1", None, f"u{number}", "user", "ticket", {"x": "y" * 16_000})
+        do(backend, "put", key_of(str(number)), record, NOW)
+    assert do(backend, "find", key_of("99"), NOW) == record
+    for number in range(2000):
+        do(backend, "log_out", key_of(str(99 - number)), NOW)
+    assert do(backend, "find", key_of("99"), NOW) is None
+    do(backend, "put", "another", record, NOW)
+    assert do(backend, "find", "another", NOW) == record
+    assert path.stat().st_size <= 131_072
+    backend.close()
+
+
 def test_no_value_of_a_cookie_can_be_read_from_a_key() -> None:
     key = key_of("the value")
     assert len(key) == 64

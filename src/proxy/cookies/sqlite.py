@@ -30,6 +30,8 @@ LOCK_SECONDS: Final = 5.0
 """How long to wait for another process that writes."""
 LOGOUT_SECONDS: Final = 3600
 """How long a logout is kept for the others to hear of it; they look twice a second."""
+SPARE_PAGES: Final = 8
+"""What is kept free for the next record, which has four at most for its authextra, or the next logout."""
 SWEEP_MAX: Final = 1000
 """Records that one sweep deletes, so that others do not wait for it."""
 
@@ -72,7 +74,7 @@ class SqliteBackend:
     def __init__(self, path: str, max_cookies: int, maxsize: int, sync: bool, purge: bool) -> None:
         self._path = path
         self._max = min(max_cookies, maxsize // RECORD_SIZE)
-        self._maxsize = maxsize
+        self._max_pages = max(maxsize // PAGE_SIZE, 16)
         self._sync = sync
         self._purge = purge
         self._database: sqlite3.Connection | None = None
@@ -115,7 +117,7 @@ class SqliteBackend:
         database.execute("COMMIT")
         _write_ahead(database)
         database.execute(f"PRAGMA synchronous = {'FULL' if self._sync else 'NORMAL'}")
-        database.execute(f"PRAGMA max_page_count = {max(self._maxsize // PAGE_SIZE, 16)}")
+        database.execute(f"PRAGMA max_page_count = {self._max_pages}")
         self._recount()
 
     def close(self) -> None:
@@ -204,16 +206,34 @@ class SqliteBackend:
 
     def _make_room(self) -> None:
         """Delete some where there are as many as may be: more than one, so that it is not done each time."""
+        self._make_space()
         if self._count < self._max:
             return
         self._recount()  # others write, too
         excess = self._count - self._max + 1
         if excess > 0:
-            self._open.execute(
-                "DELETE FROM cookies WHERE key IN (SELECT key FROM cookies ORDER BY expires LIMIT ?)",
-                (excess + self._max // 100,),
-            )
+            self._drop_first(excess + self._max // 100)
             self._recount()
+
+    def _make_space(self) -> None:
+        """Delete some where the file is nearly full: else neither a login nor a logout would find room in it."""
+        database = self._open
+        while _pragma(database, "page_count") - _pragma(database, "freelist_count") > self._max_pages - SPARE_PAGES:
+            if not self._drop_first(1 + self._count // 100) and not self._drop_logouts():
+                return
+
+    def _drop_first(self, count: int) -> int:
+        """Delete those that expire first; how many there were."""
+        return self._open.execute(
+            "DELETE FROM cookies WHERE key IN (SELECT key FROM cookies ORDER BY expires LIMIT ?)", (count,)
+        ).rowcount
+
+    def _drop_logouts(self) -> int:
+        """Delete the older half of them: the others have long heard of those; how many there were."""
+        return self._open.execute(
+            "DELETE FROM logouts WHERE seq IN (SELECT seq FROM logouts ORDER BY seq LIMIT "
+            "(SELECT count(*) / 2 FROM logouts))"
+        ).rowcount
 
     def _recount(self) -> None:
         self._count = self._open.execute("SELECT count(*) FROM cookies").fetchone()[0]
@@ -232,6 +252,7 @@ class SqliteBackend:
     def log_out(self, key: str, now: int) -> None:
         """See Backend."""
         self.delete(key)
+        self._make_space()
         self._open.execute("INSERT INTO logouts (key, at, who) VALUES (?, ?, ?)", (key, now, self._who))
 
     def news(self) -> list[str]:

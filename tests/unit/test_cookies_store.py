@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import queue
+import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from proxy.config.cookies import CookieConfig
 from proxy.cookies import CookieTracker, StoreError, Stores
 from proxy.cookies.file import FileBackend
 from proxy.cookies.memory import MemoryBackend
+from proxy.cookies.records import Job
 from proxy.cookies.sqlite import SqliteBackend
 from proxy.cookies.store import POLL_SECONDS, SWEEP_SECONDS
 from proxy.errors import CannotStart
@@ -499,13 +501,25 @@ def test_a_store_that_does_not_answer_in_time(database: Callable[[], Site], capl
     assert "no answer in time" in caplog.text
 
 
-def test_a_worker_that_ends_writes_what_waits(database: Callable[[], Site]) -> None:
+def test_a_worker_that_ends_writes_what_waits(
+    database: Callable[[], Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SqliteBackend.run
+
+    def run_slowly(backend: SqliteBackend, jobs: Sequence[Job]) -> list[Any]:
+        time.sleep(0.1)
+        return run(backend, jobs)
+
+    monkeypatch.setattr(SqliteBackend, "run", run_slowly)
     site = database()
     tracker = site.tracker()
     headers = [site.remembered(tracker)[1] for _ in range(300)]
     (trigger,) = site.reactor.triggers
-    site.reactor.result(trigger())  # type: ignore[arg-type]
-    assert not site.reactor.triggers
+    trigger()
+    # All of it, and without the reactor, which is about to end.
+    there = sqlite3.connect(tmp_path / "db" / "cookies.sqlite3")
+    assert there.execute("SELECT count(*) FROM cookies").fetchone() == (300,)
+    there.close()
     after = database()
     fresh = after.tracker()
     assert all(after.identity(fresh, header) == "joe" for header in headers[::50])

@@ -31,6 +31,8 @@ BATCH_MAX: Final = 256
 POLL_SECONDS: Final = 0.5
 """How often a store that others use is looked at for their logouts."""
 SWEEP_SECONDS: Final = 60.0
+END_SECONDS: Final = 10.0
+"""How long the end of the process waits for what is still to be written."""
 UNDELETED_MAX: Final = 10_000
 """Cookies that were logged out and could not be deleted: so many are remembered."""
 
@@ -306,14 +308,24 @@ class _Thread:
         self._is_running = self._is_ending = False
         self._waiting: list[Deferred[None]] = []
         self._trigger: Any = None
+        self._thread: threading.Thread | None = None
 
     def open(self) -> "Deferred[None]":
         opened: Deferred[None] = Deferred()
         # What was written shortly before the end of the worker is to be on the disk.
-        self._trigger = self._reactor.addSystemEventTrigger("during", "shutdown", self.close)
+        self._trigger = self._reactor.addSystemEventTrigger("during", "shutdown", self._finish)
         self._is_running = True
-        threading.Thread(target=self._run, args=(opened,), name="cookies", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(opened,), name="cookies", daemon=True)
+        self._thread.start()
         return opened
+
+    def _finish(self) -> None:
+        """The process ends, and sessions have ended: nobody waits for the reactor, which would not wait for us."""
+        self.close()
+        if self._thread is not None:
+            self._thread.join(END_SECONDS)
+            if self._thread.is_alive():
+                log.error("the store of cookies takes too long: what is not written yet is lost")
 
     def close(self) -> "Deferred[None]":
         """End it once all that waits is done; fires then. Idempotent."""

@@ -220,6 +220,14 @@ def test_a_cookie_that_somebody_came_with_never_becomes_somebody_else(site: Site
     assert site.identity(tracker, header) == "eve"
 
 
+def test_a_cookie_does_not_bring_back_the_one_before_whose_successor_cannot_be_kept(site: Site) -> None:
+    tracker = site.tracker()
+    session, header = site.remembered(tracker)
+    long = Accept("realm1", "eve", "user", "ticket", "static", {"long": "x" * 20_000})
+    tracker.remember(session, long, "realm1")  # type: ignore[arg-type]
+    assert site.identity(tracker, header) is None
+
+
 def test_a_login_by_the_cookie_of_somebody_who_is_anonymous_now_stays(site: Site) -> None:
     tracker = site.tracker()
     _, header = site.remembered(tracker)

@@ -180,13 +180,13 @@ class CookieTracker:
         except MessageError as error:
             self._is_not_kept(session, str(error))
             return
-        if session not in self._new:
-            # Somebody else logged in there: the cookie must not bring back the one before.
-            self._store.settle(key, record).addErrback(self._not_done)
-        elif len(octets) > EXTRA_MAX:
-            self._is_not_kept(session, f"its authextra has more than {EXTRA_MAX} octets")
-        else:
+        if session in self._new and len(octets) <= EXTRA_MAX:
             self._store.put(key, record).addErrback(self._not_done)
+            return
+        if session in self._new:
+            self._is_not_kept(session, f"its authextra has more than {EXTRA_MAX} octets")
+        # Somebody else may have logged in there: the cookie must not bring back the one before.
+        self._store.settle(key, record).addErrback(self._not_done)
 
     def _record(self, session: "LoginSession", accept: Accept, asked: str | None, authextra: dict[str, Any]) -> Record:
         return Record(

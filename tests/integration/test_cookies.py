@@ -558,6 +558,7 @@ def test_check_says_what_the_database_is(tmp_path: Path) -> None:
     config.listen("websocket", auth=AUTH, cookie={"store": {"type": "database", "path": "db"}, "length": 8})
     config.listen("rawsocket", auth=AUTH)
     config.listen("websocket", auth=AUTH, cookie={"same_site": "None"})
+    config.listen("websocket", auth=AUTH, cookie={"same_site": "Lax"})
     path = tmp_path / "proxy.json"
     path.write_text(json.dumps(config.as_dict()))
     argv = [sys.executable, "-m", "proxy", "check", str(path)]
@@ -568,5 +569,8 @@ def test_check_says_what_the_database_is(tmp_path: Path) -> None:
     assert "transports[0].cookie.length: 8: a value of fewer than 22 characters may be guessed" in text
     assert "transports[1].auth.cookie: {}: has no effect" in text
     assert "transports[2].cookie.same_site" in text
+    # Not every browser takes a cookie that does not say so for one of its own site alone.
+    assert "transports[0].options.allowed_origins" in text
     assert "transports[2].options.allowed_origins" in text
+    assert "transports[3]" not in text
     assert not (tmp_path / "db").exists()

@@ -35,6 +35,7 @@ def _of_browsers(transport: WebSocketTransport, here: Place) -> Iterator[Finding
     if cookie.same_site == "None" and not cookie.secure:
         text = "browsers do not take such a cookie without secure: true"
         yield finding((*here, "cookie", "same_site"), cookie.same_site, text, "warning")
-    if cookie.same_site == "None" and "*" in transport.options.allowed_origins:
+    # Without the attribute some browsers take it for Lax, others for None.
+    if cookie.same_site in (None, "None") and "*" in transport.options.allowed_origins:
         text = "the pages of any site may log in by the cookies of their visitors: name the sites"
         yield finding((*here, "options", "allowed_origins"), "*", text, "warning")

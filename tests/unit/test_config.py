@@ -404,6 +404,8 @@ REFUSED = [
     (options(enable_rfc6455=False), "transports[0].options.enable_rfc6455", "false", "expected true"),
     (options(validate_utf8=1), "transports[0].options.validate_utf8", "1", "true or false"),
     (options(allowed_origins="*"), "transports[0].options.allowed_origins", '"*"', "a list"),
+    (worker(transports=[transport(cookie={"name": "Id"})]), "transports[0].cookie.name", '"Id"', "lower-case letter"),
+    (worker(transports=[transport(cookie={"name": "path"})]), "transports[0].cookie.name", '"path"', "no attribute of"),
     (options(compression=True), "transports[0].options.compression", "true", "a mapping"),
     (options(compression={"snappy": {}}), "transports[0].options.compression.snappy", "{}", "expected one of deflate"),
     (options(compression={"deflate": []}), "transports[0].options.compression.deflate", "[]", "a mapping"),
@@ -779,8 +781,19 @@ def test_url(url: str, parts: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "", "host:80", "http://host", "ws://", "ws://h:99999", "ws://h:0", "ws://h/#x", "ws://u@h", "ws://h /", "rs://h",
-        "ws://h/ü", "ws://h/?ü", "ws://h\u2028x/",
+        "",
+        "host:80",
+        "http://host",
+        "ws://",
+        "ws://h:99999",
+        "ws://h:0",
+        "ws://h/#x",
+        "ws://u@h",
+        "ws://h /",
+        "rs://h",
+        "ws://h/ü",
+        "ws://h/?ü",
+        "ws://h\u2028x/",
     ],
 )
 def test_wrong_url(url: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from http.cookies import Morsel
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -16,9 +17,11 @@ _KIB = 1024
 
 
 def _name(value: str) -> str:
-    if _NAME.fullmatch(value):
-        return value
-    raise problem("expected a lower-case letter, then lower-case letters, digits or _")
+    if not _NAME.fullmatch(value):
+        raise problem("expected a lower-case letter, then lower-case letters, digits or _")
+    if Morsel().isReservedKey(value):
+        raise problem("expected a name that no attribute of cookies has")  # it could not be told from that
+    return value
 
 
 def _path(value: str, info: ValidationInfo) -> str:

@@ -177,7 +177,17 @@ def test_a_file_is_one_workers_own(opened: Opened, tmp_path: Path) -> None:
     assert (tmp_path / "cookies.json").exists()
 
 
-@pytest.mark.parametrize("content", [b"hello\n", b"[1]\n", b'{"cbtid": 1}\n', b"SQLite format 3\0\n"])
+ENDLESS = (
+    b'{"cbtid": "x", "authrealm": "r", "authid": "a", "authrole": "b", "authmethod": "t", "authextra": null,'
+    b' "deleted": null, "created": "2026-01-01T00:00:00Z", "max_age": 1e400}\n'
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"hello\n", b"[1]\n", b'{"cbtid": 1}\n', b"SQLite format 3\0\n", ENDLESS, b"[" * 100_000 + b"\n"],
+    ids=["text", "list", "number", "database", "endless", "deep"],
+)
 def test_a_file_of_something_else_is_left_alone(opened: Opened, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "cookies.json"
     path.write_bytes(content)

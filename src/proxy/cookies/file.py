@@ -89,7 +89,7 @@ class FileBackend(MemoryBackend):
             for number, line in enumerate(_lines(file), 1):
                 try:
                     key, record = _parse(line)
-                except (ValueError, LookupError, TypeError, MessageError) as error:
+                except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, MessageError) as error:
                     if not line.endswith(b"\n"):
                         break  # the worker was ended while it wrote
                     raise StoreError(f"line {number} is none of a file of cookies") from error

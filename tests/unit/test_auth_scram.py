@@ -182,6 +182,19 @@ def test_authids_are_prepared_as_clients_do_it():
     assert isinstance(client.login(), Accept)
 
 
+def test_a_long_authid_is_not_prepared(monkeypatch):
+    """A normal form takes time with the square of the length of such a text: seconds, before anybody has logged in."""
+    prepared = []
+    monkeypatch.setattr("proxy.auth.scram.unicodedata", SimpleNamespace(normalize=lambda *text: prepared.append(text)))
+    marks = "\u0301" * 32_000 + "\u0316" * 32_000
+    auth = authentication(scram={"type": "static", "principals": {"joe": PRINCIPALS["pbkdf2"]}})
+    challenge = challenge_of(auth, attempt_of("scram", marks, authextra={"nonce": NONCE}))
+    assert prepared == []
+    assert challenge.extra["kdf"] == "pbkdf2"
+    refusal = challenge.answer("A" * 43 + "=", {})
+    assert (refusal.reason, refusal.message) == FAILED
+
+
 # --- nobody ---
 
 

@@ -24,6 +24,9 @@ __all__ = ["Scram"]
 
 _NONCE_OCTETS: Final = 18
 _CLIENT_NONCE_MAX: Final = 256  # octets
+# Of an authid, which is prepared before anything is known of the client. A normal form can take time with the square of
+# the text's length: seconds for one that just fits into a HELLO.
+_PREPARED_MAX: Final = 1024  # characters
 _KEY_OCTETS: Final = 32
 # What a challenge tells of its principal.
 _TOLD: Final = ("kdf", "salt", "iterations", "memory")
@@ -155,8 +158,11 @@ def _wrong(attempt: Attempt) -> str:
 
 
 def _prepared(authid: str) -> str:
-    """The authid as clients prepare it (SASLprep, RFC 4013), without the checks: an odd one is not found anyway."""
-    if authid.isascii():
+    """The authid as clients prepare it (SASLprep, RFC 4013), without the checks: an odd one is not found anyway.
+
+    Nor is one that is longer than any name, which stays as it is.
+    """
+    if authid.isascii() or len(authid) > _PREPARED_MAX:
         return authid
     mapped = (" " if stringprep.in_table_c12(char) else char for char in authid if not stringprep.in_table_b1(char))
     return unicodedata.normalize("NFKC", "".join(mapped))

@@ -84,7 +84,8 @@ class Authentication:
         :param attempt: the HELLO, its details checked by :func:`proxy.messages.check_hello`.
         """
         offered: list[str] = attempt.details.get("authmethods") or ["anonymous"]
-        return self._try(iter(offered), attempt, offered)
+        # Each one once: a client could have the cookies' store asked ten thousand times by a single HELLO.
+        return self._try(iter(dict.fromkeys(offered)), attempt, offered)
 
     def _try(self, names: Iterator[str], attempt: Attempt, offered: list[str]) -> Outcome:
         """Go on with the next of the client's methods."""

@@ -332,8 +332,9 @@ def shorten(value: object) -> str:
         text = (str(value) or type(value).__name__)[: _SHOWN_MAX + 1]
         text = text if text.isprintable() else repr(text)[1:-1]
     elif isinstance(value, list):
-        # not repr() of the whole: it may be large or nested very deeply
-        text = f"a list of {len(value)} items" + (f" beginning with {shorten(value[0])}" if value else "")
+        # not repr() of the whole: it may be large or nested very deeply; nor the first items of first items
+        first = "a list" if value and isinstance(value[0], list) else shorten(value[0]) if value else ""
+        text = f"a list of {len(value)} items" + (f" beginning with {first}" if first else "")
     elif isinstance(value, dict):
         text = f"a dict of {len(value)} items"
     elif isinstance(value, str | bytes):

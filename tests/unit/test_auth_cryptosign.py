@@ -211,6 +211,15 @@ def test_a_binding_that_cannot_be_had_is_refused(binding, transport):
     assert "channel binding" in refusal.message
 
 
+def test_a_binding_may_be_nested_as_deeply_as_it_can_come():
+    binding = []
+    for _ in range(1020):  # MessagePack lets that through
+        binding = [binding]
+    refusal = asked("joe", public(JOE), channel_binding=binding)
+    assert isinstance(refusal, Deny)
+    assert len(refusal.message) < 200
+
+
 # --- over an authenticator ---
 
 

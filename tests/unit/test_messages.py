@@ -351,3 +351,10 @@ def test_shorten_gives_one_short_line(value: object) -> None:
     text = messages.shorten(value)
     assert len(text) <= 64
     assert text.isprintable()
+
+
+def test_nothing_is_nested_too_deeply_to_be_refused() -> None:
+    data = b"\x91" * 1020 + b"\x01"  # MessagePack lets that through
+    for message in (data, b"\x93\x01" + data + b"\x80", b"\x93\x01\xa1r" + data):
+        with pytest.raises(MessageError, match="a list of 1 items"):
+            messages.check_hello(messages.decode(SER_MSGPACK, message))

@@ -86,7 +86,7 @@ class Cryptosign:
         pubkey, binding = attempt.authextra.get("pubkey"), attempt.authextra.get("channel_binding")
         channel_id = bytes(_CHALLENGE_OCTETS) if binding is None else _channel_id(binding, attempt.transport_details)
         if channel_id is None:
-            wanted = f"channel binding {shorten(str(binding))}"
+            wanted = f"channel binding {shorten(binding)}"
             return Deny(AUTHENTICATION_FAILED, f"cryptosign: {wanted} is not possible on this transport")
         key = "" if pubkey is None else _hexadecimal(pubkey, _KEY_OCTETS)
         if key is None:

@@ -212,7 +212,12 @@ class LoginSession(FrontEnd):
         self._denied(unavailable(f"the authenticator took more than {seconds:g} s"))
 
     def _decided(self, decision: Decision) -> None:
-        if isinstance(decision, Deny):
+        refusal = self.transport.logins.blocked(self.peer)
+        if refusal is not None:
+            # Too many of its address have failed while it waited. Whoever guesses many at a time must not learn which
+            # of the others was right.
+            self._deny(refusal.reason, refusal.message, refusal.cause)
+        elif isinstance(decision, Deny):
             self._denied(decision)
         elif isinstance(decision, Challenge):
             self.challenge(decision)
@@ -335,6 +340,11 @@ class LoginSession(FrontEnd):
         self._end_login()
         back_sid = welcome.session_id
         controller = self.transport.controller
+        refusal = self.transport.logins.blocked(self.peer) if login.RELAYS else None
+        if refusal is not None:  # as for those who are decided about here
+            self._detach(refusal.reason)
+            self._deny(refusal.reason, refusal.message, refusal.cause)
+            return
         if not self.has_own_sid:
             self.front_sid = back_sid
         controller.session_ids.join(self.front_sid, back_sid)
@@ -399,6 +409,10 @@ class LoginSession(FrontEnd):
     def refused(self, message: bytes, reason: str) -> None:
         """No router took the client: it gets this ABORT."""
         if self.join is not None and self.join.accept.authmethod == RELAYED and reason not in _NOT_OF_CLIENT:
+            refusal = self.transport.logins.blocked(self.peer)
+            if refusal is not None:
+                # As for one that the router would have taken.
+                reason, message = refusal.reason, encode(self.serializer, abort(refusal.reason, refusal.message))
             self.transport.logins.failed(self.peer, reason)
         self.transport.denied += 1
         self._detach("")

@@ -233,6 +233,25 @@ def test_failed_logins_of_an_address_block_it():
     assert reason == "wamp.error.authentication_denied"
 
 
+@pytest.mark.parametrize("second", [JOE, failed("wrong")], ids=["right", "wrong"])
+def test_guesses_that_are_under_way_when_an_address_is_blocked_tell_nothing(second):
+    """However many an authenticator looks at together: no more of them are answered than one after the other."""
+    outcomes = [Deferred(), Deferred()]
+    rig = rig_with(asked(lambda *_: outcomes[len(answered) - 1]), max_failures_per_address=1)
+    answered = []
+    for conn in (FRONT, FRONT + 1):
+        rig.open(conn)
+        rig.says(HELLO, conn=conn)
+        answered.append(conn)
+        rig.says(ANSWER, conn=conn)
+    rig.did()
+    outcomes[0].callback(failed("wrong"))
+    assert abort_of(rig)[0] == FAILED
+    outcomes[1].callback(second)
+    (_, _, (code, _, reason)), close = rig.did()
+    assert (code, reason, close) == (3, "wamp.error.authentication_denied", ("close", FRONT + 1, 1000))
+
+
 def test_logins_to_a_router_take_turns():
     rig = Rig(backend={"limits": {"max_joins": 1}})
     tokens = []

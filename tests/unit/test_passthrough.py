@@ -366,6 +366,23 @@ def test_what_routers_refuse_counts_as_failures(reason, is_failure):
     assert ("dial" not in names) is is_failure
 
 
+@pytest.mark.parametrize("answer", [WELCOME, [3, {}, FAILED]], ids=["right", "wrong"])
+def test_guesses_that_a_router_looks_at_together_tell_no_more_than_one_after_the_other(answer):
+    rig, token = asked(max_failures_per_address=1)
+    rig.open(FRONT + 1)
+    rig.says(HELLO, conn=FRONT + 1)
+    other, _ = rig.dialled()
+    rig.answers(other, CHALLENGE)
+    rig.says(ANSWER)
+    rig.says(ANSWER, conn=FRONT + 1)
+    rig.answers(token, [3, {}, FAILED])
+    rig.plane.take()
+    rig.answers(other, answer)
+    sent = [call[2] for call in rig.did() if call[:2] == ("send", FRONT + 1)]
+    assert [(code, reason) for code, _, reason in sent] == [(3, "wamp.error.authentication_denied")]
+    assert rig.transport.sessions[FRONT + 1].state.name == "CLOSING"
+
+
 def test_a_lost_router_is_nobodys_failure():
     rig, token = asked(max_failures_per_address=1)
     rig.back(token, EV_CLOSED, CLOSED_PEER)

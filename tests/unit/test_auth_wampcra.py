@@ -239,8 +239,13 @@ def test_nobody_costs_no_derivation():
     thread = Thread()
     method = salted({"joe": {**USERS["joe"], **SALTED}}, thread)
     challenge = method.hello(attempt_of("wampcra", "nobody"))
-    del thread.jobs[:]
-    assert now(challenge.answer(signed(challenge, "x"), {})).reason == FAILED[0]
+    assert len(thread.jobs) == 1  # joe's, whom nobody looks like
+    outcome = challenge.answer(signed(challenge, "x"), {})
+    assert len(thread.jobs) == 1
+    assert not outcome.called  # nor would joe be told before that
+    thread.work()
+    assert now(outcome).reason == FAILED[0]
+    assert now(challenge.answer(signed(challenge, "s3cret ü"), {})).reason == FAILED[0]
     assert thread.jobs == []
 
 

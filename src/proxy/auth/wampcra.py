@@ -67,23 +67,28 @@ class WampCra:
         if isinstance(found, Unavailable):
             return found
         # Made up in any case: it would be the time that it takes that tells.
-        decoy = self._decoy(attempt.authid)
+        decoy, stand_in = self._decoy(attempt.authid)
         if found is None or isinstance(found, Deny):
-            refused, user = refusal(found, "wampcra"), decoy
+            refused, user, signer = refusal(found, "wampcra"), decoy, stand_in
         else:
-            refused, user = None, found
+            refused, user, signer = None, found, found
             self._decoys.learn(attempt.authid, found, _TOLD)
         extra = {"challenge": self._text(attempt, user)}
         if "salt" in user:
             extra |= {key: user[key] for key in ("salt", "iterations", "keylen")}
-        return Challenge("wampcra", extra, partial(self._answer, attempt, user, extra["challenge"], refused))
+        return Challenge("wampcra", extra, partial(self._answer, attempt, signer, extra["challenge"], refused))
 
-    def _decoy(self, authid: str | None) -> Principal:
+    def _decoy(self, authid: str | None) -> tuple[Principal, Principal]:
+        """Somebody made up; and whose key is waited for in place of theirs: that of the user whom they look like.
+
+        It costs no derivation of its own, and the answer takes as long as that user's would. What an authenticator told
+        of a user is gone, and with it the secret.
+        """
         _, sample = self._decoys.sample(authid)
         user = {key: sample[key] for key in _TOLD if key in sample}
         if "salt" in user:
             user["salt"] = self._decoys.salt(authid)
-        return {**user, "secret": ""}
+        return user, sample if "secret" in sample else {"secret": ""}
 
     def _key(self, user: Principal) -> "bytes | Deferred[bytes]":
         secret = octets_of(user["secret"])
@@ -108,7 +113,7 @@ class WampCra:
         self, attempt: Attempt, user: Principal, challenge: str, refused: Deny | None, signature: str, extra: Any
     ) -> Outcome:
         judge = partial(self._judge, attempt, user, challenge, refused, signature)
-        key = b"" if refused is not None else self._key(user)
+        key = self._key(user)
         return key.addCallback(judge) if isinstance(key, Deferred) else judge(key)
 
     def _judge(

@@ -51,6 +51,8 @@ RELAYED: Final = "passthrough"
 
 UNAVAILABLE: Final = "wamp.error.unavailable"
 
+_LOGGED_MAX: Final = 256  # characters
+
 # Ends of a relayed login that say nothing of who the client is. Routers have all kinds of URIs for the others.
 _NOT_OF_CLIENT: Final = frozenset({"wamp.error.network_failure", "wamp.error.runtime_error", SYSTEM_SHUTDOWN})
 
@@ -62,6 +64,12 @@ def _no_such_role(realm: str, role: str) -> tuple[str, str]:
 def _shared(name: object) -> str:
     """A name that many sessions have, so that they have it in memory once."""
     return sys.intern(name) if type(name) is str else str(name)
+
+
+def _on_one_line(name: str) -> str:
+    """A name as the log has it. Clients may choose theirs where nobody minds: it must not look like more lines."""
+    is_plain = len(name) <= _LOGGED_MAX and name.isprintable()
+    return name if is_plain else repr(name[:_LOGGED_MAX])[1:-1]
 
 
 class Login:
@@ -384,8 +392,8 @@ class LoginSession(FrontEnd):
                 "session %d joined realm %s as %s (%s) from %s through %s to %s%s",
                 self.front_sid,
                 self.realm,
-                self.authid,
-                self.authrole,
+                _on_one_line(self.authid),
+                _on_one_line(self.authrole),
                 self.peer,
                 self.transport.id,
                 back.connection.id,

@@ -104,6 +104,20 @@ def test_the_session_id_in_the_challenge_is_the_one_of_welcome():
     assert rig.read(FRONT, welcome)[1] == attempt.session_id
 
 
+@pytest.mark.parametrize("name", ["joe\n2026-11-23 INFO forged", "joe\x1b[2J", "x" * 60_000])
+def test_no_name_spoils_the_log(name, caplog):
+    """Authenticators that judge a ticket alone let clients choose their authid."""
+    caplog.set_level("INFO")
+    rig = challenged(lambda *_: Accept("realm1", name, "anonymous", "ticket", "dynamic"))
+    rig.says(ANSWER)
+    token, _ = rig.dialled()
+    rig.answers(token, [2, 4242, {**WELCOME_DETAILS, "authid": name}])
+    assert rig.transport.sessions[FRONT].authid == name
+    (message,) = [record.getMessage() for record in caplog.records if "joined" in record.getMessage()]
+    assert message.isprintable()
+    assert len(message) < 1000
+
+
 # --- authenticators that take their time ---
 
 

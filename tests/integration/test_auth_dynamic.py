@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import pytest
 
 from support.census import Census
@@ -321,6 +322,32 @@ def test_the_client_leaves_while_it_is_judged(
         request, _ = authenticator.asked()
         authenticator.says(request, ROLE)
         client.welcome()
+
+
+def _nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "said",
+    [cbor2.CBORTag(30, "x"), cbor2.CBORTag(29, 7), _nested(100), float("nan"), 2**70, "\0not Base64"],
+    ids=["rational", "shared reference", "nested", "nan", "bignum", "binary in JSON"],
+)
+def test_nothing_that_a_client_says_ends_the_session_of_all(
+    proxy: ProxyProcess, authenticator: Authenticator, said: object
+) -> None:
+    """Neither the router nor the authenticator may be sent what their decoders do not take."""
+    with Client(proxy.endpoints["rawsocket"]) as honest, Client(
+        proxy.endpoints["rawsocket"], authextra={"x": said}
+    ) as hostile:
+        request, arguments = authenticator.asked()
+        assert arguments[2]["authextra"] is None
+        assert hostile.refusal() == (FAILED, "authentication failed")
+        authenticator.says(request, ROLE)
+        honest.welcome()
 
 
 # xconn's router leaves callers alone with calls whose callee is gone.

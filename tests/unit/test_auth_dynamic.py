@@ -127,6 +127,25 @@ def ask(reply: Any, method: str = "ticket", **keys: Any) -> Any:
 # --- the question ---
 
 
+@pytest.mark.parametrize("where", ["authextra", "authid", "authrole", "ticket", "realm"])
+def test_what_not_everybody_can_read_is_not_passed_on(where: str) -> None:
+    """All logins share the session, which the router or the authenticator would end over it."""
+    said: dict[str, Any] = {"authextra": {"a": [b"x", 1, 1.5, None, True, {"b": "text"}]}, "authid": "joe"}
+    said |= {"authrole": "user", "ticket": "right", "realm": "realm1"}
+    session, wire = make_session()
+    for is_bad in (False, True):
+        if is_bad:
+            said[where] = {"a": [{1: 2}]} if where == "authextra" else "\0" + said[where]
+        source, _ = make_source(session, **{"authenticator-realm": "realm2"})
+        found = source.find(attempt(**said), "ticket", said["authid"], {"ticket": said["ticket"]})
+        if is_bad:
+            assert isinstance(found, Deny)
+            assert (found.reason, found.message) == FAILED
+            assert wire.sent == []
+        else:
+            assert wire.take().args[2]["authextra"] == said["authextra"]
+
+
 @pytest.mark.parametrize(
     ("method", "named"), [("anonymous", {}), ("ticket", {}), ("scram", {}), ("tls", {}),
                           ("wampcra", {"authid": "joe", "authrole": "admin"}),

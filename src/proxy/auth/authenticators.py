@@ -5,6 +5,7 @@ for, its authid, and a dict of details, and answer with a role, a dict, or an er
 """
 
 import inspect
+import math
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
@@ -15,12 +16,14 @@ from proxy.auth.base import Attempt, Deny, failed
 from proxy.auth.principals import Found, Unavailable, checked_principal
 from proxy.messages import is_uri
 
-__all__ = ["AT_WORK_MAX", "UNAVAILABLE", "asked", "denied", "details_for", "judged", "unavailable"]
+__all__ = ["AT_WORK_MAX", "UNAVAILABLE", "asked", "denied", "details_for", "is_plain", "judged", "unavailable"]
 
 AT_WORK_MAX: Final = 1000
 """Calls of one authenticator that are under way at a time. Further clients wait for their turn."""
 
 UNAVAILABLE: Final = "wamp.error.unavailable"
+
+_NESTING_MAX: Final = 64
 
 _MESSAGE_MAX: Final = 1000  # characters of what an authenticator has to say to a client
 
@@ -50,6 +53,27 @@ def details_for(attempt: Attempt, authmethod: str, more: Mapping[str, Any]) -> d
     if authmethod in _NAMED:
         details |= {"authid": attempt.authid, "authrole": attempt.details.get("authrole")}
     return {**details, **more}
+
+
+def is_plain(value: object, depth: int = _NESTING_MAX) -> bool:
+    """Whether every serializer can express what a client said, and every peer read it.
+
+    All logins share the session to an authenticator. A tag that no decoder accepts, or nesting that is too deep for
+    one, would have the router, or the authenticator, end that session for all of them.
+    """
+    if isinstance(value, str):
+        return not value.startswith("\0")  # in JSON that is binary data
+    if value is None or isinstance(value, bool | bytes):
+        return True
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if depth == 0:
+        return False
+    if type(value) is dict:
+        return all(isinstance(key, str) and is_plain(item, depth - 1) for key, item in value.items())
+    return type(value) is list and all(is_plain(item, depth - 1) for item in value)
 
 
 def judged(authmethod: str, answer: object, label: str) -> Found:

@@ -10,7 +10,7 @@ from autobahn.exception import PayloadExceededError
 from autobahn.wamp.exception import ApplicationError, SerializationError, TransportLost
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, inlineCallbacks, succeed
 
-from proxy.auth.authenticators import AT_WORK_MAX, denied, details_for, judged, unavailable
+from proxy.auth.authenticators import AT_WORK_MAX, denied, details_for, is_plain, judged, unavailable
 from proxy.auth.base import NO_SUCH_REALM, Attempt, failed
 from proxy.auth.principals import Found, Unavailable
 from proxy.config.auth import AUTHENTICATOR_ROLE, Dynamic
@@ -81,6 +81,9 @@ class DynamicSource:
         if not self._item.authenticator_realm and not self._controller.has_realm(realm):
             # The client's own doing, and what it would be told after a login as well.
             return Unavailable(NO_SUCH_REALM, f'no route for realm "{realm}"')
+        said = [attempt.realm, authid, attempt.details.get("authrole"), attempt.details.get("authextra"), dict(more)]
+        if not is_plain(said):
+            return failed(f"{self._label} is not asked: not every serializer can express what the client says")
         arguments = (attempt.realm, authid, details_for(attempt, authmethod, more))
         return self._turns.run(self._ask, realm, authmethod, arguments)
 

@@ -28,7 +28,8 @@ DEEP ?= $(wildcard tests/unit tests/property tests/kernel tests/integration test
 	$(addprefix --ignore=,$(wildcard $(SHALLOW)))
 # of the control plane only: the same octets pass the data plane as in the others, so that once is enough
 SHALLOW := $(addprefix tests/integration/test_,node.py node_channel.py node_command.py node_ending.py ctl.py \
-	manhole.py management_remote.py management_socket.py process.py service_sessions.py)
+	manhole.py management_remote.py management_socket.py process.py service_sessions.py auth_dynamic.py \
+	auth_matrix.py auth_static.py authentication_docs.py cookies.py router_logins.py bench_logins.py)
 ARGS ?=
 
 .PHONY: help

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from proxy.auth.authenticators import unavailable
 from proxy.auth.base import Accept, Attempt, Challenge, Decision, Deny, Outcome, PassThrough, failed
-from proxy.auth.routers import LoginError, RouterLogin
+from proxy.auth.routers import RouterLogin
 from proxy.back import Back
 from proxy.cookies.tracker import LOGOUT
 from proxy.forwarding import transport_details
@@ -365,10 +365,6 @@ class LoginSession(FrontEnd):
         except MessageError as error:
             self._detach(INVALID_PAYLOAD)
             self._deny(INVALID_PAYLOAD, f"the router's WELCOME: {error}")
-            return
-        except LoginError as error:
-            self._detach("wamp.error.authentication_failed")
-            self._deny("wamp.error.authentication_failed", f"the router is not to be trusted: {error}")
             return
         if not self._count_in(back, identity.authrole):
             # The route that led here was stopped since.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import autobahn.twisted  # noqa: F401 - chooses Twisted, before parts of autobahn keep that nothing was chosen
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -198,7 +198,7 @@ def test_an_account_with_a_wrong_secret(accounts_proxy: ProxyProcess, name: str,
     assert reason == NETWORK_FAILURE
     assert f'connection "{role}" does not let the proxy log in' in details["message"]
     peer.close()
-    assert f"connection {role} does not let the proxy log in" in accounts_proxy.child.output
+    accounts_proxy.child.wait_line(f"connection {role} does not let the proxy log in", errors=True)
 
 
 def test_a_wrong_account_leaves_its_clients_to_the_next_connection(

@@ -4,7 +4,7 @@ import ipaddress
 from collections import OrderedDict
 from typing import Any, Final
 
-from proxy.auth.base import AUTHENTICATION_FAILED, Deny
+from proxy.auth.base import AUTHENTICATION_FAILED, NO_SUCH_REALM, UNAVAILABLE, Deny
 from proxy.config import Limits
 from proxy.turns import Turns
 
@@ -19,11 +19,10 @@ _IPV6_NETWORK: Final = 64
 # How long a login waits for its turn, seconds.
 PATIENCE: Final = 120.0
 
-_UNAVAILABLE: Final = "wamp.error.unavailable"
 _DENIED: Final = "wamp.error.authentication_denied"
 
 # Refusals that say nothing of who the client is.
-_HARMLESS: Final = frozenset({"wamp.error.no_auth_method", "wamp.error.no_such_realm", _UNAVAILABLE})
+_HARMLESS: Final = frozenset({"wamp.error.no_auth_method", NO_SUCH_REALM, UNAVAILABLE})
 
 
 def address_of(peer: str) -> str | None:
@@ -81,7 +80,7 @@ class LoginLimits:
         if self._at_a_time:
             count = self._under_way.get(address, 0)
             if count >= self._at_a_time:
-                return Deny(_UNAVAILABLE, "too many logins at a time", f"too many logins at a time from {address}")
+                return Deny(UNAVAILABLE, "too many logins at a time", f"too many logins at a time from {address}")
             self._under_way[address] = count + 1
         return None
 

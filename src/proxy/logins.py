@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from proxy.auth.authenticators import unavailable
-from proxy.auth.base import Accept, Attempt, Challenge, Decision, Deny, Outcome, PassThrough, failed
+from proxy.auth.base import UNAVAILABLE, Accept, Attempt, Challenge, Decision, Deny, Outcome, PassThrough, failed
 from proxy.auth.routers import RouterLogin
 from proxy.back import Back
 from proxy.cookies.tracker import LOGOUT
@@ -48,8 +48,6 @@ log = logging.getLogger("proxy.sessions")
 
 # What the routers are told, and the log, of clients that a router is to decide about.
 RELAYED: Final = "passthrough"
-
-UNAVAILABLE: Final = "wamp.error.unavailable"
 
 _LOGGED_MAX: Final = 256  # characters
 
@@ -116,7 +114,7 @@ class Login:
     def on_turn_late(self, turns: Turns) -> None:
         """See :class:`proxy.turns.Waiter`."""
         self._action = None
-        self.session.refuse(UNAVAILABLE, "too many clients log in, try again later")
+        self.session.wait_no_longer()
 
     def rest(self) -> None:
         """It is the client's turn: others may go on meanwhile."""
@@ -180,7 +178,7 @@ class LoginSession(FrontEnd):
         attempt = Attempt(realm, details, transport, sid, self.cookie)
         refusal = self.transport.logins.enter(self.peer)
         if refusal is not None:
-            self._deny(refusal.reason, refusal.message, refusal.cause)
+            self._refuse(refusal)
             return
         self.login = Login(self, attempt)
         self.login.work(lambda: self._settle(self.transport.authentication.hello(attempt)))
@@ -224,7 +222,7 @@ class LoginSession(FrontEnd):
         if refusal is not None:
             # Too many of its address have failed while it waited. Whoever guesses many at a time must not learn which
             # of the others was right.
-            self._deny(refusal.reason, refusal.message, refusal.cause)
+            self._refuse(refusal)
         elif isinstance(decision, Deny):
             self._denied(decision)
         elif isinstance(decision, Challenge):
@@ -239,7 +237,7 @@ class LoginSession(FrontEnd):
 
     def _denied(self, decision: Deny) -> None:
         self.transport.logins.failed(self.peer, decision.reason)
-        self._deny(decision.reason, decision.message, decision.cause)
+        self._refuse(decision)
 
     # --- CHALLENGE and AUTHENTICATE ---
 
@@ -278,7 +276,7 @@ class LoginSession(FrontEnd):
             return
         refusal = self.transport.logins.blocked(self.peer)
         if refusal is not None:
-            self._deny(refusal.reason, refusal.message, refusal.cause)
+            self._refuse(refusal)
             return
         challenge, login.challenge = login.challenge, None
         if self.join is not None:
@@ -329,7 +327,7 @@ class LoginSession(FrontEnd):
             return
         except RuntimeError as error:
             log.error("realm %s cannot be joined: %s", accept.realm, error)
-            self._deny("wamp.error.unavailable", f'no room for realm "{accept.realm}" in the proxy')
+            self._deny(UNAVAILABLE, f'no room for realm "{accept.realm}" in the proxy')
             return
         # It is known to the route table, so there are few different ones and sessions may share them.
         self.realm = sys.intern(accept.realm)
@@ -351,7 +349,7 @@ class LoginSession(FrontEnd):
         refusal = self.transport.logins.blocked(self.peer) if login.RELAYS else None
         if refusal is not None:  # as for those who are decided about here
             self._detach(refusal.reason)
-            self._deny(refusal.reason, refusal.message, refusal.cause)
+            self._refuse(refusal)
             return
         if not self.has_own_sid:
             self.front_sid = back_sid
@@ -403,12 +401,11 @@ class LoginSession(FrontEnd):
         if self.is_joined:
             self.dismiss(LOGOUT)
         elif self.is_joining:
-            decision = failed("its cookie was logged out meanwhile")
-            self._deny(decision.reason, decision.message, decision.cause)
+            self._refuse(failed("its cookie was logged out meanwhile"))
 
-    def refuse(self, reason: str, message: str) -> None:
-        """Refuse the client."""
-        self._deny(reason, message)
+    def wait_no_longer(self) -> None:
+        """Its turn did not come in time."""
+        self._deny(UNAVAILABLE, "too many clients log in, try again later")
 
     def refused(self, message: bytes, reason: str) -> None:
         """No router took the client: it gets this ABORT."""
@@ -422,6 +419,9 @@ class LoginSession(FrontEnd):
         self._detach("")
         self._log_refused(reason)
         self._close(CODE_NORMAL, message)
+
+    def _refuse(self, decision: Deny) -> None:
+        self._deny(decision.reason, decision.message, decision.cause)
 
     def _deny(self, reason: str, message: str, cause: str = "") -> None:
         """Refuse the client; ``cause`` is for the log alone."""

@@ -12,16 +12,14 @@ from typing import Any, Final
 from autobahn.wamp.exception import ApplicationError
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from proxy.auth.base import Attempt, Deny, failed
+from proxy.auth.base import UNAVAILABLE, Attempt, Deny, failed
 from proxy.auth.principals import Found, Unavailable, checked_principal
 from proxy.messages import is_uri
 
-__all__ = ["AT_WORK_MAX", "UNAVAILABLE", "asked", "denied", "details_for", "is_plain", "judged", "unavailable"]
+__all__ = ["AT_WORK_MAX", "asked", "denied", "details_for", "is_plain", "judged", "unavailable"]
 
 AT_WORK_MAX: Final = 1000
 """Calls of one authenticator that are under way at a time. Further clients wait for their turn."""
-
-UNAVAILABLE: Final = "wamp.error.unavailable"
 
 _NESTING_MAX: Final = 64
 

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 __all__ = [
     "AUTHENTICATION_FAILED",
     "NO_SUCH_REALM",
+    "UNAVAILABLE",
     "Accept",
     "Attempt",
     "Challenge",
@@ -23,6 +24,7 @@ __all__ = [
 
 AUTHENTICATION_FAILED: Final = "wamp.error.authentication_failed"
 NO_SUCH_REALM: Final = "wamp.error.no_such_realm"
+UNAVAILABLE: Final = "wamp.error.unavailable"
 
 # All that a client learns of a login that failed: what was wrong would help whoever guesses.
 _FAILED_TEXT: Final = "authentication failed"

@@ -11,6 +11,7 @@ import hmac
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from autobahn.wamp.auth import compute_wcs, derive_key
@@ -207,12 +208,19 @@ class Cryptosign(Proof):
 
     def __init__(self, privkey: str, **more: Any) -> None:
         super().__init__(**more)
-        self._key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(privkey))
-        self.authextra |= {"pubkey": self._key.public_key().public_bytes_raw().hex(), "channel_binding": None}
+        self._key, public = _signing_key(privkey)
+        self.authextra |= {"pubkey": public, "channel_binding": None}
 
     def answer(self, extra: Mapping[str, Any]) -> str:
         """See :class:`Proof`."""
         return signed_challenge(self._key.sign, extra)
+
+
+@lru_cache(maxsize=64)
+def _signing_key(privkey: str) -> tuple[Ed25519PrivateKey, str]:
+    """A private key, and the hex of its public one: worked out once, not for each login."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(privkey))
+    return key, key.public_key().public_bytes_raw().hex()
 
 
 def signed_challenge(sign: Callable[[bytes], bytes], extra: Mapping[str, Any]) -> str:

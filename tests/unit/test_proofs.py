@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from proxy.auth import proofs
-from proxy.auth.proofs import PROOFS, Anonymous, Cryptosign, Derived, Scram, Ticket, WampCra
+from proxy.auth import derived as derived_keys
+from proxy.auth.derived import Derived
+from proxy.auth.proofs import PROOFS, Anonymous, Cryptosign, Scram, Ticket, WampCra
 from proxy.auth.routers import LoginError
 
 SALT = b"sixteen octets.."
@@ -207,7 +208,7 @@ class Threads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.work: list[tuple[Any, Deferred[bytes]]] = []
-        monkeypatch.setattr(proofs, "deferToThread", self.start)
+        monkeypatch.setattr(derived_keys, "deferToThread", self.start)
 
     def start(self, compute: Any) -> Deferred[bytes]:
         done: Deferred[bytes] = Deferred()

@@ -12,7 +12,7 @@ from autobahn.wamp import auth
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from twisted.internet.defer import Deferred
 
-from proxy.auth.proofs import Derived
+from proxy.auth.derived import Derived
 from proxy.errors import InvalidConfiguration
 from proxy.plane import CLOSED_PEER, EV_CLOSED
 from support.planes import FRONT, HELLO, REFUSED, WELCOME_DETAILS, Rig, abort_of, back_conn, connection_of

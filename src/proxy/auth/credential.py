@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
 
-from proxy.auth.proofs import PROOFS, Derived, Proof
+from proxy.auth.derived import Derived
+from proxy.auth.proofs import PROOFS, Proof
 from proxy.auth.routers import Answer, Client, LoginError, RouterLogin
 from proxy.config.credentials import Account, BackendAuth
 from proxy.forwarding import backend_hello, front_welcome

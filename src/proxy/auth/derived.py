@@ -6,18 +6,75 @@ A derivation is meant to be work: done for each login, it would let anybody keep
 import base64
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.threads import deferToThread
-from twisted.python.failure import Failure
 
-__all__ = ["KEPT_MAX", "DerivedKeys"]
+__all__ = ["KEPT_MAX", "Derived", "DerivedKeys"]
 
 KEPT_MAX: Final = 4096
+# Of one account at a router: whatever salts that may think of.
+_ACCOUNT_KEPT_MAX: Final = 8
 # The threads are shared with whatever else waits in this process, like name resolution.
 _THREADS: Final = 2
+
+
+class Derived:
+    """Derived keys, the last ones that were asked for: each worked out once, however many logins wait for it.
+
+    Only so many at a time, for an account one after the other: a router that has another salt for each login is not to
+    take all threads, and the memory that each key needs, from the other routers.
+
+    :param kept_max: how many are kept.
+    :param at_a_time: how many are worked out at the same time.
+    :param run: calls a function in a thread; None: one of the reactor's.
+    """
+
+    def __init__(
+        self,
+        kept_max: int = _ACCOUNT_KEPT_MAX,
+        at_a_time: int = 1,
+        run: "Callable[[Callable[[], bytes]], Deferred[bytes]] | None" = None,
+    ) -> None:
+        self._kept_max = kept_max
+        self._turns = DeferredSemaphore(at_a_time)
+        self._run = run
+        self._keys: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._waiting: dict[Hashable, list[Deferred[bytes]]] = {}
+
+    def get(self, how: Hashable, compute: Callable[[], bytes]) -> "bytes | Deferred[bytes]":
+        """A key.
+
+        :param how: what distinguishes it from others: the salt and so on.
+        :param compute: called in a thread.
+        :returns: the key, at once if it is known; else fires with it, or fails as ``compute`` does. May be cancelled.
+        """
+        if how in self._keys:
+            self._keys.move_to_end(how)
+            return self._keys[how]
+        is_first = how not in self._waiting
+        waiting = self._waiting.setdefault(how, [])
+        waiter: Deferred[bytes] = Deferred(waiting.remove)
+        waiting.append(waiter)
+        if is_first:
+            self._turns.run(self._start, how, compute).addBoth(self._computed, how)
+        return waiter
+
+    def _start(self, how: Hashable, compute: Callable[[], bytes]) -> "Deferred[bytes] | None":
+        # Whoever asked may have left before it was its turn.
+        return (self._run or deferToThread)(compute) if self._waiting[how] else None
+
+    def _computed(self, result: Any, how: Hashable) -> None:
+        if isinstance(result, bytes):
+            self._keys[how] = result
+            while len(self._keys) > self._kept_max:
+                self._keys.popitem(last=False)
+        for waiter in list(self._waiting.pop(how)):
+            if not waiter.called:  # the one before may have been the end of it
+                waiter.callback(result)
 
 
 def _derive(secret: bytes, salt: bytes, iterations: int, keylen: int) -> bytes:
@@ -25,18 +82,16 @@ def _derive(secret: bytes, salt: bytes, iterations: int, keylen: int) -> bytes:
 
 
 class DerivedKeys:
-    """Keys of salted WAMP-CRA, with PBKDF2; the last ones that were asked for.
+    """Keys of salted WAMP-CRA, with PBKDF2, for all users of a method.
 
     :param kept_max: how many of them are kept.
-    :param run: calls a function in a thread.
+    :param run: as for :class:`Derived`.
     """
 
-    def __init__(self, kept_max: int = KEPT_MAX, run: Callable[..., "Deferred[bytes]"] = deferToThread) -> None:
-        self._kept_max = kept_max
-        self._run = run
-        self._kept: OrderedDict[bytes, bytes] = OrderedDict()
-        self._waiting: dict[bytes, list[Deferred[bytes]]] = {}
-        self._threads = DeferredSemaphore(_THREADS)
+    def __init__(
+        self, kept_max: int = KEPT_MAX, run: "Callable[[Callable[[], bytes]], Deferred[bytes]] | None" = None
+    ) -> None:
+        self._keys = Derived(kept_max, _THREADS, run)
 
     def get(self, secret: bytes, salt: bytes, iterations: int, keylen: int) -> "bytes | Deferred[bytes]":
         """A key, now or once it is derived.
@@ -46,29 +101,4 @@ class DerivedKeys:
         """
         names = (secret, salt, b"%d" % iterations, b"%d" % keylen)
         name = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in names)).digest()
-        key = self._kept.get(name)
-        if key is not None:
-            self._kept.move_to_end(name)
-            return key
-        is_new = name not in self._waiting
-        waiting = self._waiting.setdefault(name, [])
-        answer: Deferred[bytes] = Deferred(waiting.remove)
-        waiting.append(answer)
-        if is_new:
-            work = self._threads.run(self._start, name, (secret, salt, iterations, keylen))
-            work.addBoth(lambda result: self._derived(name, result))
-        return answer
-
-    def _start(self, name: bytes, arguments: tuple[bytes, bytes, int, int]) -> "Deferred[bytes] | None":
-        # Whoever asked may have left before it was its turn.
-        return self._run(_derive, *arguments) if self._waiting[name] else None
-
-    def _derived(self, name: bytes, result: "bytes | Failure | None") -> None:
-        if isinstance(result, bytes):
-            self._kept[name] = result
-            if len(self._kept) > self._kept_max:
-                self._kept.popitem(last=False)
-        waiting = self._waiting.pop(name)
-        if result is not None:
-            for answer in waiting:
-                answer.callback(result)
+        return self._keys.get(name, partial(_derive, secret, salt, iterations, keylen))

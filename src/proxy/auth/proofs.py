@@ -9,20 +9,19 @@ import base64
 import hashlib
 import hmac
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from autobahn.wamp.auth import compute_wcs, derive_key
 from autobahn.wamp.interfaces import IAuthenticator
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from twisted.internet.defer import Deferred, DeferredLock, succeed
-from twisted.internet.threads import deferToThread
+from twisted.internet.defer import Deferred, succeed
 
+from proxy.auth.derived import Derived
 from proxy.auth.routers import LoginError
 
-__all__ = ["PROOFS", "Anonymous", "Cryptosign", "Derived", "Proof", "Scram", "Ticket", "WampCra", "signed_challenge"]
+__all__ = ["PROOFS", "Anonymous", "Cryptosign", "Proof", "Scram", "Ticket", "WampCra", "signed_challenge"]
 
 _CHALLENGE_OCTETS: Final = 32
 # What a router may have this process compute: seconds, not minutes. Octets of memory, and those times the iterations.
@@ -30,51 +29,6 @@ _ITERATIONS_MAX: Final = 2_000_000
 _KEYLEN_MAX: Final = 256
 _MEMORY_KIB_MAX: Final = 256 * 1024
 _ARGON2_WORK_MAX: Final = 16 * 1024 * 1024
-_DERIVED_MAX: Final = 8
-
-
-class Derived:
-    """Keys that were derived from one password or secret: each once, in a thread, however many logins wait for it.
-
-    One after the other: a router that has another salt for each login is not to take all threads, and the memory that
-    each key needs, from the other routers.
-    """
-
-    def __init__(self) -> None:
-        self._turns = DeferredLock()
-        self._keys: OrderedDict[Hashable, bytes] = OrderedDict()
-        self._waiting: dict[Hashable, list[Deferred[bytes]]] = {}
-
-    def get(self, how: Hashable, compute: Callable[[], bytes]) -> "bytes | Deferred[bytes]":
-        """A key.
-
-        :param how: what distinguishes it from others: the salt and so on.
-        :param compute: called in a thread.
-        :returns: the key, at once if it is known; else fires with it, or fails as ``compute`` does. May be cancelled.
-        """
-        if how in self._keys:
-            self._keys.move_to_end(how)
-            return self._keys[how]
-        is_first = how not in self._waiting
-        waiting = self._waiting.setdefault(how, [])
-        waiter: Deferred[bytes] = Deferred(waiting.remove)
-        waiting.append(waiter)
-        if is_first:
-            self._turns.run(self._start, how, compute).addBoth(self._computed, how)
-        return waiter
-
-    def _start(self, how: Hashable, compute: Callable[[], bytes]) -> "Deferred[bytes] | None":
-        # Whoever asked may have left before it was its turn.
-        return deferToThread(compute) if self._waiting[how] else None
-
-    def _computed(self, result: Any, how: Hashable) -> None:
-        if isinstance(result, bytes):
-            self._keys[how] = result
-            while len(self._keys) > _DERIVED_MAX:
-                self._keys.popitem(last=False)
-        for waiter in list(self._waiting.pop(how)):
-            if not waiter.called:  # the one before may have been the end of it
-                waiter.callback(result)
 
 
 class Proof:

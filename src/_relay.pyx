@@ -11,6 +11,7 @@ from relay.bytes cimport *
 from relay.double cimport *
 from relay.linux cimport *
 from relay.mask cimport *
+from relay.openssl cimport *
 from relay.utf8 cimport *
 from relay.zlib cimport *
 
@@ -50,11 +51,16 @@ include "relay/translate_text.pxi"
 include "relay/translate_json.pxi"
 include "relay/translate_binary.pxi"
 include "relay/translate.pxi"
+include "relay/tls.pxi"
+include "relay/tls_context.pxi"
+include "relay/proxy_protocol.pxi"
 include "relay/conn.pxi"
 include "relay/intake.pxi"
 include "relay/handshake.pxi"
+include "relay/beginning.pxi"
 include "relay/refuse.pxi"
 include "relay/link.pxi"
+include "relay/tunnel.pxi"
 include "relay/listen.pxi"
 include "relay/commands.pxi"
 include "relay/loop.pxi"
@@ -69,6 +75,8 @@ include "relay/exports.pxi"
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
+include "relay/tls_make.pxi"
+
 
 cdef class Relay:
     """N data threads and everything they own. The contract is in proxy/_relay.pyi.
@@ -80,6 +88,7 @@ cdef class Relay:
 
     cdef relay_t *relay
     cdef list all_params
+    cdef list all_tls
     cdef readonly int event_fd
     cdef readonly int threads
     cdef uint64_t running          # bit set of the loops that run
@@ -89,6 +98,8 @@ cdef class Relay:
         cdef int st
         self.event_fd = -1
         self.all_params = []
+        self.all_tls = []
+        _tls_ready()
         if not 1 <= threads <= LOOPS_MAX:
             raise ValueError(f"threads: {threads}, expected 1 to {LOOPS_MAX}")
         self.relay = <relay_t *>mem_zalloc(sizeof(relay_t))
@@ -131,7 +142,9 @@ cdef class Relay:
         if self.relay.event_fd != -1:
             close(self.relay.event_fd)
         for number in self.all_params or ():
-            mem_free(<void *><size_t>number)
+            _params_free(<params_t *><size_t>number)
+        for number in self.all_tls or ():
+            _tls_drop(<tls_t *><size_t>number)
         sids_free(&self.relay.sids)
         mem_free(self.relay)
         self.relay = NULL
@@ -258,7 +271,8 @@ cdef class Relay:
         uint32_t high_water=262144, uint32_t low_water=65536, uint32_t handshake_ms=10000,
         uint32_t hello_ms=10000, uint32_t close_ms=2000, uint32_t stall_ms=30000,
         uint32_t ping_interval_ms=0, uint32_t ping_timeout_ms=0, uint32_t ping_size=12,
-        bint ping_restart_on_traffic=False, bint nodelay=False, bint keepalive=False,
+        bint ping_restart_on_traffic=False, bint nodelay=False, bint keepalive=False, uint64_t tls=0,
+        str server_name="", uint64_t rawsocket=0, int raw_first=-1, bytes proxy_from=b"",
     ):
         """Register what the connections of a transport or backend share; returns its number (see proxy/_relay.pyi)."""
         if self.relay == NULL:
@@ -271,9 +285,17 @@ cdef class Relay:
             raise ValueError(f"ping_size: {ping_size}, expected 8 to {CONTROL_PAYLOAD_MAX}")
         if kind == CODEC_RS and not 1 <= max_message <= RS_LENGTH_MAX:
             raise ValueError(f"max_message: {max_message}, expected 1 to {RS_LENGTH_MAX} for RawSocket")
+        cdef tls_t *holder = self._tls(tls) if tls else NULL
+        cdef params_t *other = self._params(rawsocket) if rawsocket else NULL
         cdef params_t *p = <params_t *>mem_zalloc(sizeof(params_t))
         if p == NULL:
             raise MemoryError("params")
+        try:
+            _params_begin(p, server_name, other, raw_first, proxy_from)
+        except BaseException:
+            mem_free(p)
+            raise
+        p.tls = holder
         p.kind = kind
         p.codec_flags = (
             CF_CLIENT * client | CF_REQUIRE_MASK * (require_mask and not client)
@@ -306,6 +328,30 @@ cdef class Relay:
         p.keepalive = keepalive
         self.all_params.append(<size_t>p)
         return len(self.all_params)
+
+    cdef tls_t *_tls(self, uint64_t number) except NULL:
+        if not 1 <= number <= <uint64_t>len(self.all_tls):
+            raise ValueError(f"tls: {number}, expected a number that add_tls() returned")
+        return <tls_t *><size_t>self.all_tls[number - 1]
+
+    def add_tls(self, **options):
+        """Certificates and rules for TLS handshakes; returns a number for add_params() (see proxy/_relay.pyi)."""
+        if self.relay == NULL:
+            raise RuntimeError("the relay was released")
+        cdef SSL_CTX *ctx = _tls_make(_TLS_DEFAULTS | options)
+        cdef tls_t *holder = _tls_holder()
+        tls_install(holder, ctx)
+        self.all_tls.append(<size_t>holder)
+        return len(self.all_tls)
+
+    def replace_tls(self, uint64_t number, **options):
+        """Handshakes from now on begin with these options; connections keep what they have."""
+        cdef tls_t *holder = self._tls(number)
+        tls_install(holder, _tls_make(_TLS_DEFAULTS | options))
+
+    def drop_tls(self, uint64_t number):
+        """No handshake will begin with it any more; its keys are forgotten with the last connection."""
+        tls_install(self._tls(number), NULL)
 
     def listen(self, int fd, uint64_t listener_id, uint64_t params, uint64_t max_connections):
         """Give a listening, non-blocking socket to all loops; the relay owns ``fd`` from now on."""
@@ -356,7 +402,7 @@ cdef class Relay:
 
     def upgrade(
         self, uint64_t conn, bytes response, int serializer, *, bint batched=False, int inflate_bits=0,
-        bint inflate_reset=False, int deflate_bits=0, bint deflate_reset=False, int mem_level=8,
+        bint inflate_reset=False, int deflate_bits=0, bint deflate_reset=False, int mem_level=8, uint64_t params=0,
     ):
         """HTTP handshake done: send ``response``, then speak WebSocket frames (see proxy/_relay.pyi)."""
         cdef int64_t arg = serializer & 0xFF
@@ -368,7 +414,49 @@ cdef class Relay:
                 raise ValueError(f"mem_level: {mem_level}, expected 1 to 9")
         arg |= (<int64_t>batched << 8) | (<int64_t>inflate_bits << 16) | (<int64_t>inflate_reset << 24)
         arg |= (<int64_t>deflate_bits << 32) | (<int64_t>deflate_reset << 40) | (<int64_t>mem_level << 48)
-        self._command(CMD_UPGRADE, conn, 0, arg, response)
+        cdef entry_t e
+        memset(&e, 0, sizeof(e))
+        e.kind = CMD_UPGRADE
+        e.conn = conn
+        e.arg = arg
+        e.params = self._params(params) if params else NULL
+        self._push(self._loop(conn), &e, response)
+
+    def tunnel(self, uint64_t conn, int fd):
+        """Relay raw octets between a client whose head is with the control plane and ``fd``, which is given away."""
+        self._command(CMD_TUNNEL, conn, 0, fd, b"")
+
+    def adopt(self, int fd, uint64_t listener_id, bytes address=b""):
+        """Take a connected socket for a client's connection of a listener (see proxy/_relay.pyi)."""
+        cdef uint32_t i
+        cdef listener_t *listener
+        cdef loop_t *loop
+        cdef entry_t e
+        if self.relay == NULL:
+            raise RuntimeError("the relay was released")
+        if len(address) > 128 or len(address) == 1:
+            raise ValueError("address: expected what pack_sockaddr() or pack_unix() returned")
+        for i in range(LISTENERS_MAX):
+            listener = &self.relay.listeners[i]
+            if listener.fd != -1 and listener.id == listener_id and not listener.closing:
+                break
+        else:
+            raise ValueError(f"adopt: no listener {listener_id}")
+        if atomic_add64(&listener.count, 1) > listener.max_connections and listener.max_connections:
+            atomic_sub64(&listener.count, 1)
+            raise RuntimeError(f"adopt: {listener.max_connections} connections are open already")
+        memset(&e, 0, sizeof(e))
+        e.kind = CMD_ADOPT
+        e.owner = i
+        e.arg = fd
+        loop = listen_lightest(<loop_t *>self.relay.loops[0])
+        atomic_add64(&loop.load, 1)
+        try:
+            self._push(loop, &e, address)
+        except BaseException:
+            atomic_sub64(&loop.load, 1)
+            atomic_sub64(&listener.count, 1)
+            raise
 
     def reply(self, uint64_t conn, bytes response):
         """Send a whole HTTP response and close."""

@@ -5,15 +5,28 @@ and generation). Commands never block and never raise for a connection that is a
 its way.
 """
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 # --- events: tuples (kind, conn, owner, arg, data) ---------------------------------------------------------------
 # owner: for frontend connections the listener_id given to listen(), for backend connections the token given to dial().
 
 EV_HEAD: int
-"""An HTTP head is complete, reading is paused. Frontend: data = one octet (length of the sockaddr), sockaddr, head up
-to and including the empty line. Backend: data = one octet 0, head of the response. Answer with upgrade() or reply()
-(frontend), upgrade() or abort() (backend)."""
+"""An HTTP head is complete, reading is paused. Frontend: data = introduction, head up to and including the empty line.
+Backend: data = one octet 0, head of the response. Answer with upgrade(), tunnel() or reply() (frontend), upgrade() or
+abort() (backend).
+
+An introduction says who a client is: one octet (length of the sockaddr), sockaddr, length of the TLS block (two octets,
+big-endian), TLS block. The sockaddr is the one that a PROXY protocol header named, if there was one. The block is empty
+where there is no TLS, else these fields, each behind its length (two octets): protocol version, cipher, server name
+(SNI), ALPN protocol, first Finished message (RFC 5929 section 3), 32 octets of exported keying material (RFC 9266),
+the client's certificate in DER."""
 EV_OPEN: int
-"""A frontend RawSocket handshake is done. arg = serializer, data = sockaddr. Nothing to answer: EV_MESSAGE follows."""
+"""A frontend RawSocket handshake is done. arg = serializer, data = introduction, see EV_HEAD. Nothing to answer:
+EV_MESSAGE follows."""
+EV_RAW: int
+"""A client's first octet was the params' ``raw_first``; nothing was consumed, reading is paused. data = introduction.
+Answer with tunnel() or abort()."""
 EV_MESSAGE: int
 """A whole WAMP message in the JOIN phase; reading is paused until next(), link() or close(). arg = message type as the
 gate read it (-1: unreadable, see EV_VIOLATION), data = the message's octets."""
@@ -51,6 +64,7 @@ CLOSED_TOO_BIG: int     # an incoming message over our limit, or one from the co
 CLOSED_REFUSED: int     # dial: connect failed, see errno; HANDSHAKE_DROPPED + n: refused with RawSocket error octet n
 CLOSED_NOMEM: int
 CLOSED_FRONT_GONE: int  # backend only: its frontend ended before the link
+CLOSED_TLS: int         # TLS handshake or record failed; data says why
 HANDSHAKE_DROPPED: int  # "errno" of a router that ended during the handshake
 
 LISTEN_PAUSED: int      # accept() fails for want of descriptors or memory; retried
@@ -119,6 +133,11 @@ class Relay:
         ping_restart_on_traffic: bool = False,
         nodelay: bool = False,
         keepalive: bool = False,
+        tls: int = 0,
+        server_name: str = "",
+        rawsocket: int = 0,
+        raw_first: int = -1,
+        proxy_from: bytes = b"",
     ) -> int:
         """Register what a transport's or backend's connections share; returns its number for listen() and dial().
 
@@ -128,13 +147,55 @@ class Relay:
         a JOIN phase message may be awaited (first HELLO; from link(): none); close_ms: flush and close handshake.
         RawSocket: max_message is what we announce, rounded up to the next power of two. max_out: the longest message
         that a WebSocket peer takes (0: any); a RawSocket peer announces it.
+
+        tls: a number from add_tls(), 0: plain. server_name: of a backend, asked for with SNI, and what its certificate
+        must name (host name or address; empty: anything it names will do). rawsocket: with CODEC_WS, the params of
+        connections that begin with RawSocket's first octet (0: they are refused). raw_first: the first octet of those
+        that are EV_RAW (-1: none). proxy_from: pack_networks() of those from where each connection must begin with a
+        PROXY protocol header, version 1 or 2; those from elsewhere must not.
+
+        :raises ValueError: an option cannot be used.
         """
+    def add_tls(
+        self,
+        *,
+        server: bool,
+        certificates: Sequence[tuple[bytes, bytes, Sequence[str]]] = (),
+        ca: bytes = b"",
+        crl: bytes = b"",
+        default_ca: bool = False,
+        verify: int = 0,
+        ciphers: str = "",
+        ciphersuites: str = "",
+        min_version: int = 0x0303,
+        alpn: Sequence[bytes] = (),
+    ) -> int:
+        """Certificates and rules for TLS handshakes; returns a number for add_params().
+
+        certificates: chain and key, PEM, and the host names that it is for (``*.example.com`` for all of one label);
+        the first one also serves who names none of them. ca, crl: PEM, whose certificates to believe, and which of them
+        not any more; default_ca: the system's as well. verify: 0 no certificate is looked at, 1 one that is shown must
+        be good, 2 one must be shown. ciphers: OpenSSL's list for TLS 1.2, ciphersuites: for 1.3 (empty: good ones).
+        min_version: 0x0303 (1.2) or 0x0304. alpn: protocols of a server; a client that offers none of them is refused.
+
+        :raises ValueError: something cannot be used; the text begins with the option's name and holds no octet of it.
+        """
+    def replace_tls(self, number: int, **options: Any) -> None:
+        """Handshakes from now on begin with these options (as add_tls()); live connections keep what they have.
+
+        :raises ValueError: something cannot be used, and nothing has changed.
+        """
+    def drop_tls(self, number: int) -> None:
+        """No handshake begins with it any more."""
     def hold(self) -> None:
         """Gather commands: no loop is woken for them before let_go(). One that is awake may still do them."""
     def let_go(self) -> None:
         """Wake the loops that have commands to do."""
     def listen(self, fd: int, listener_id: int, params: int, max_connections: int) -> None:
-        """Give a listening, non-blocking socket to all loops. The relay owns ``fd`` from now on."""
+        """Give a listening, non-blocking socket to all loops. The relay owns ``fd`` from now on.
+
+        Any descriptor that is never readable, as that of an eventfd, makes a listener for adopt() alone.
+        """
     def unlisten(self, listener_id: int) -> None:
         """Stop accepting; live connections stay. Ends with EV_LISTEN LISTEN_CLOSED."""
     def upgrade(
@@ -149,14 +210,30 @@ class Relay:
         deflate_bits: int = 0,
         deflate_reset: bool = False,
         mem_level: int = 8,
+        params: int = 0,
     ) -> None:
         """HTTP handshake done: frontend sends ``response`` (the 101 head), then both speak WebSocket frames; JOIN.
 
         Frontends only: ``batched``, each WebSocket message is a batch of WAMP messages; permessage-deflate (RFC 7692)
         with windows of ``inflate_bits`` (client to us) and ``deflate_bits`` (us to the client), 9 to 15, both 0: not
         negotiated; ``*_reset``: without context takeover in that direction; ``mem_level``: zlib's, 1 to 9.
+        ``params``: go on with these instead of the listener's, so that each path can have its own (0: the same).
 
         :raises ValueError: bits or mem_level out of range.
+        """
+    def tunnel(self, conn: int, fd: int) -> None:
+        """After EV_HEAD or EV_RAW: relay raw octets between the client and ``fd``, both ways, ends included.
+
+        ``fd``: one end of a socket pair, non-blocking; the relay owns it from now on, even when the client is gone. An
+        HTTP head that was told is the caller's to write into the pair. The next event is EV_CLOSED.
+        """
+    def adopt(self, fd: int, listener_id: int, address: bytes = b"") -> None:
+        """Take a connected, non-blocking socket for a client's connection of a listener; the relay owns it from now on.
+
+        address: the sockaddr that stands for its peer's, see pack_sockaddr().
+
+        :raises ValueError: there is no such listener. The socket is still the caller's, here and below.
+        :raises RuntimeError: it has as many connections as it may have.
         """
     def reply(self, conn: int, response: bytes) -> None:
         """Send ``response`` (an HTTP error, complete) and close."""
@@ -229,6 +306,8 @@ def pack_sockaddr(address: str, port: int) -> bytes:
     """sockaddr octets of an IPv4 or IPv6 literal (scope allowed) and port; ValueError otherwise."""
 def pack_unix(path: str) -> bytes:
     """sockaddr octets of a Unix socket path (a leading NUL: abstract); ValueError if too long."""
+def pack_networks(names: Iterable[str]) -> bytes:
+    """Networks for add_params(proxy_from=): ``10.0.0.0/8``, ``2001:db8::/32``, an address, or ``unix``; ValueError."""
 def unpack_sockaddr(data: bytes) -> tuple[str, int] | str:
     """(address, port) of an IPv4 or IPv6 sockaddr, a path (may be empty) for Unix."""
 

@@ -29,6 +29,7 @@ from proxy._relay import (
     CLOSED_REFUSED,
     CLOSED_RESET,
     CLOSED_STALL,
+    CLOSED_TLS,
     CLOSED_TOO_BIG,
     CODEC_RS,
     CODEC_WS,
@@ -38,6 +39,7 @@ from proxy._relay import (
     EV_LISTEN,
     EV_MESSAGE,
     EV_OPEN,
+    EV_RAW,
     EV_REFUSED,
     EV_VIOLATION,
     HANDSHAKE_DROPPED,
@@ -56,6 +58,7 @@ from proxy._relay import (
     ST_TRAILING,
     ST_TRUNCATED,
     ST_UNTRANSLATABLE,
+    pack_networks,
     unpack_sockaddr,
 )
 from proxy.addresses import Address
@@ -71,6 +74,7 @@ __all__ = [
     "CLOSED_REFUSED",
     "CLOSED_RESET",
     "CLOSED_STALL",
+    "CLOSED_TLS",
     "CLOSED_TOO_BIG",
     "CODEC_RS",
     "CODEC_WS",
@@ -80,6 +84,7 @@ __all__ = [
     "EV_LISTEN",
     "EV_MESSAGE",
     "EV_OPEN",
+    "EV_RAW",
     "EV_REFUSED",
     "EV_VIOLATION",
     "HANDSHAKE_DROPPED",
@@ -98,7 +103,9 @@ __all__ = [
     "Plane",
     "closed_text",
     "pack_address",
+    "pack_networks",
     "peer_text",
+    "unpack_sockaddr",
     "violation_text",
 ]
 
@@ -149,6 +156,7 @@ _CLOSED_TEXT: Final[dict[int, str]] = {
     CLOSED_REFUSED: "refused",
     CLOSED_NOMEM: "out of memory",
     CLOSED_FRONT_GONE: "the client is gone",
+    CLOSED_TLS: "TLS failed",
 }
 
 
@@ -227,6 +235,8 @@ class Plane(Protocol):
     @property
     def release_sid(self) -> Callable[[int, int], None]: ...
     @property
+    def tunnel(self) -> Callable[[int, int], None]: ...
+    @property
     def close(self) -> Callable[..., None]: ...
     @property
     def abort(self) -> Callable[[int], None]: ...
@@ -234,6 +244,14 @@ class Plane(Protocol):
     def listen(self) -> Callable[[int, int, int, int], None]: ...
     @property
     def unlisten(self) -> Callable[[int], None]: ...
+    @property
+    def adopt(self) -> Callable[..., None]: ...
+    @property
+    def add_tls(self) -> Callable[..., int]: ...
+    @property
+    def replace_tls(self) -> Callable[..., None]: ...
+    @property
+    def drop_tls(self) -> Callable[[int], None]: ...
 
     on_idle: Callable[[], None] | None
     """Called when the last owner has been dropped."""
@@ -289,6 +307,11 @@ class DataPlane:
         # The commands as they are: a wrapper around each would cost more than most of them do.
         self.upgrade = relay.upgrade
         self.reply = relay.reply
+        self.tunnel = relay.tunnel
+        self.adopt = relay.adopt
+        self.add_tls = relay.add_tls
+        self.replace_tls = relay.replace_tls
+        self.drop_tls = relay.drop_tls
         self.send = relay.send
         self.next = relay.next
         self.dial = relay.dial
@@ -439,7 +462,7 @@ class DataPlane:
         kind, conn = event[:2]
         waiting = self._new.get(conn)
         if waiting is None:
-            if kind not in (EV_HEAD, EV_OPEN):
+            if kind not in (EV_HEAD, EV_OPEN, EV_RAW):
                 return False
             self._new[conn] = [event]
         elif kind == EV_CLOSED:

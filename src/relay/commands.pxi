@@ -131,6 +131,8 @@ cdef void command_upgrade(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept 
     if cmd.length and conn_queue(loop, c, cmd.data, cmd.length) < 0:
         conn_lost(loop, c, CLOSED_NOMEM, 0)
         return
+    if cmd.params != NULL:
+        conn_setup(c, <params_t *>cmd.params)
     if c.side == SIDE_FRONT:
         c.codec.serializer = <uint8_t>cmd.arg
         if command_upgrade_extras(loop, c, <uint64_t>cmd.arg) < 0:
@@ -139,6 +141,34 @@ cdef void command_upgrade(loop_t *loop, conn_t *c, const entry_t *cmd) noexcept 
     conn_begin_join(loop, c, c.params.hello_ms if c.side == SIDE_FRONT else c.join_ms)
     if c.codec.serializer == SER_NONE:
         c.flags |= FL_PAUSED                          # an echo has no JOIN messages: wait for link_self
+
+
+cdef void command_tunnel(loop_t *loop, const entry_t *cmd) noexcept nogil:
+    """Join a client with a socket of the control plane; the descriptor is ours in any case."""
+    cdef conn_t *front = conn_find(loop, cmd.conn)
+    cdef conn_t *c
+    if front == NULL or front.side != SIDE_FRONT or front.phase != PHASE_WAIT or front.peer:
+        close(<int>cmd.arg)
+        return
+    c = pool_take(loop, <int>cmd.arg)
+    if c == NULL:
+        close(<int>cmd.arg)
+        conn_lost(loop, front, CLOSED_NOMEM, 0)
+        return
+    c.side = SIDE_BACK
+    c.phase = PHASE_TUNNEL
+    conn_setup(c, front.params)
+    c.peer = front.slot + 1
+    front.peer = c.slot + 1
+    if conn_watch(loop, c, EPOLL_CTL_ADD, 0) == -1:
+        conn_lost(loop, front, CLOSED_NOMEM, 0)
+        return
+    loop.stats.tunnels += 1
+    front.phase = PHASE_TUNNEL
+    front.flags &= ~<uint32_t>FL_PAUSED
+    front.flags |= FL_RD_READY
+    conn_deadline(loop, front, 0)
+    conn_ready(loop, front)
 
 
 cdef void command_link(loop_t *loop, conn_t *front, const entry_t *cmd) noexcept nogil:
@@ -233,7 +263,9 @@ cdef bint loop_commands(loop_t *loop) noexcept nogil:
             command_unlisten(loop, <uint32_t>cmd.owner)
         elif cmd.kind == CMD_ADOPT:
             atomic_sub64(&loop.load, 1)               # counted when it was handed over
-            listen_adopt(loop, <int>cmd.arg, &loop.relay.listeners[<uint32_t>cmd.owner])
+            listen_adopt(loop, <int>cmd.arg, &loop.relay.listeners[<uint32_t>cmd.owner], cmd.data, cmd.length)
+        elif cmd.kind == CMD_TUNNEL:
+            command_tunnel(loop, &cmd)
         elif cmd.kind == CMD_DIAL:
             command_dial(loop, &cmd)
         else:

@@ -139,6 +139,23 @@ cdef void conn_blocked(loop_t *loop, conn_t *c) noexcept nogil:
         timer_arm(loop, c)
 
 
+cdef inline ssize_t conn_recv(loop_t *loop, conn_t *c, uint8_t *p, size_t room) noexcept nogil:
+    """As recv(), decrypted where there is TLS."""
+    cdef ssize_t n
+    loop.stats.recv_calls += 1
+    if scan_likely(c.ssl == NULL):
+        return recv(c.fd, p, room, MSG_DONTWAIT)
+    n = tls_recv(c, p, room)
+    if n == -1 and errno != EAGAIN:
+        # An end without close_notify is a lost connection; anything else is TLS that cannot go on.
+        n = errno
+        if c.flags & FL_TLS_DEAD and not c.flags & FL_TLS_EOF and c.tls_errno == 0:
+            conn_latch(c, CLOSED_TLS, 0)
+        errno_set(<int>n)
+        n = -1
+    return n
+
+
 cdef ssize_t conn_send(loop_t *loop, conn_t *c, const iovec *iov, size_t count) noexcept nogil:
     """One send of `count` pieces: octets taken by the kernel, 0 when it takes none now, ST_IO: it failed."""
     cdef ssize_t n
@@ -146,7 +163,9 @@ cdef ssize_t conn_send(loop_t *loop, conn_t *c, const iovec *iov, size_t count) 
     cdef msghdr msg
     while True:
         loop.stats.send_calls += 1
-        if count == 1:
+        if c.ssl != NULL:
+            n = tls_send(loop, c, iov, count)
+        elif count == 1:
             n = send(c.fd, iov.iov_base, iov.iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
         else:
             memset(&msg, 0, sizeof(msg))
@@ -319,11 +338,24 @@ cdef void conn_report(loop_t *loop, conn_t *c, const uint8_t *text, size_t n) no
     if c.reason == CLOSED_NONE:
         c.reason = CLOSED_PEER
     conn_part(loop, c)
-    if c.flags & FL_KNOWN or c.side == SIDE_BACK:
+    if c.reason == CLOSED_TLS and n == 0:
+        conn_report_tls(loop, c)
+    elif (c.flags & FL_KNOWN or c.side == SIDE_BACK) and c.owner:
         event_emit(
             loop, EV_CLOSED, c, c.reason | (<int64_t>c.err << 8) | (<int64_t>c.close_code << 24), text, n, NULL, 0
         )
     c.flags |= FL_REPORTED
+
+
+cdef void conn_report_tls(loop_t *loop, conn_t *c) noexcept nogil:
+    """As conn_report, with what OpenSSL says."""
+    cdef const char *lead = "certificate verify failed: " if c.flags & FL_TLS_UNVERIFIED else ""
+    cdef const char *why = c.tls_why if c.tls_why != NULL else <const char *>"TLS error"
+    if c.flags & FL_KNOWN or c.side == SIDE_BACK:
+        event_emit(
+            loop, EV_CLOSED, c, c.reason | (<int64_t>c.err << 8), <const uint8_t *>why, strlen(why),
+            <const uint8_t *>lead, strlen(lead)
+        )
 
 
 cdef void conn_part(loop_t *loop, conn_t *c) noexcept nogil:
@@ -346,6 +378,8 @@ cdef void conn_part(loop_t *loop, conn_t *c) noexcept nogil:
         peer.phase = PHASE_JOIN
         peer.flags |= FL_PAUSED
         conn_deadline(loop, peer, ORPHAN_MS)
+    elif peer.phase == PHASE_TUNNEL:
+        conn_close(loop, peer, 0, NULL, 0)            # what is queued still leaves
     elif peer.side == SIDE_BACK and not peer.flags & FL_LINKED_BACK:
         conn_latch(peer, CLOSED_FRONT_GONE, 0)
         conn_destroy(loop, peer)
@@ -372,6 +406,13 @@ cdef void conn_destroy(loop_t *loop, conn_t *c) noexcept nogil:
     if c.notes != NULL:
         notes_free(&c.notes)
     conn_joined(c)
+    if c.ssl != NULL:
+        if c.reason == CLOSED_PEER:
+            tls_end(c)                                # its end is answered; if the socket is full, so be it
+        tls_close(loop, c)
+    if c.address != NULL:
+        mem_free(c.address)
+        c.address = NULL
     if c.flags & FL_COUNTED:
         atomic_sub64(&c.listener.count, 1)
     close(c.fd)
@@ -396,6 +437,9 @@ cdef void conn_shut(loop_t *loop, conn_t *c) noexcept nogil:
     """All is flushed: end our side, then read until the peer ends its own, so that no reset destroys our last words."""
     if c.phase == PHASE_LINGER:
         return
+    if tls_end(c) == ST_MORE:
+        conn_blocked(loop, c)
+        return
     if shutdown(c.fd, SHUT_WR) == -1:
         conn_destroy(loop, c)
         return
@@ -414,7 +458,7 @@ cdef void conn_close(loop_t *loop, conn_t *c, uint16_t code, const uint8_t *reas
         conn_destroy(loop, c)
         return
     conn_part(loop, c)
-    if c.phase >= PHASE_JOIN:
+    if PHASE_JOIN <= c.phase <= PHASE_LINKED:
         conn_put_close(loop, c, code, reason, n)
     c.phase = PHASE_CLOSING
     c.ping_at = 0

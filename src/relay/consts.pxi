@@ -128,6 +128,10 @@ cdef enum:                         # more limits of the connection layer
     BUF_CLASS_MIN = 12             # smallest pooled buffer: 4 KiB
     BUF_CLASS_MAX = 18             # largest pooled buffer: 256 KiB; larger ones go back to the system at once
     POOL_BYTES_MAX = 8388608       # octets of free buffers that one loop keeps
+    TLS_RECORD = 16384             # octets of one record's data (RFC 8446 section 5.1)
+    TLS_TURNS_MAX = 32             # records without data that one read goes through
+    PROXY_HEADER_MAX = 4096        # octets of a PROXY protocol header: version 2 allows 64 KiB of notes that we skip
+    NETWORKS_MAX = 1024            # of one listener from which that protocol is expected
     KEY_POOL = 1024                # octets of masking keys drawn from the kernel at a time
     HANDSHAKE_DROPPED = 1000       # EV_CLOSED's errno: dropped during the handshake; 1000 + n: error octet n
     ORPHAN_MS = 30000              # a connection nobody answers for is closed after this time
@@ -174,14 +178,17 @@ cdef enum:                         # SIDE
 cdef enum:                         # PHASE of a connection, in the order they are passed
     PHASE_FREE = 0
     PHASE_CONNECT = 1              # back: connect() is under way
-    PHASE_SNIFF = 2                # front: nothing received yet
-    PHASE_RS_HELLO = 3             # four octets of RawSocket handshake are awaited
-    PHASE_HEAD = 4                 # an HTTP head is gathered
-    PHASE_WAIT = 5                 # the head is with the control plane
-    PHASE_JOIN = 6                 # messages go up one at a time
-    PHASE_LINKED = 7
-    PHASE_CLOSING = 8              # flush, close handshake, then shut down
-    PHASE_LINGER = 9               # our end is shut down, the peer's last octets are read and dropped
+    PHASE_PROXY = 2                # front: a PROXY protocol header is awaited
+    PHASE_TLS = 3                  # TLS handshake
+    PHASE_SNIFF = 4                # front: nothing received yet
+    PHASE_RS_HELLO = 5             # four octets of RawSocket handshake are awaited
+    PHASE_HEAD = 6                 # an HTTP head is gathered
+    PHASE_WAIT = 7                 # the head is with the control plane
+    PHASE_JOIN = 8                 # messages go up one at a time
+    PHASE_LINKED = 9
+    PHASE_TUNNEL = 10              # raw octets to and from a socket of the control plane
+    PHASE_CLOSING = 11             # flush, close handshake, then shut down
+    PHASE_LINGER = 12              # our end is shut down, the peer's last octets are read and dropped
 
 cdef enum:                         # FL: flags of a connection
     FL_RD_READY = 1                # edge-triggered: the socket may have something to read
@@ -204,6 +211,13 @@ cdef enum:                         # FL: flags of a connection
     FL_AWAITED = 131072            # a message in hold waits for the session that it names (ST_WAIT)
     FL_JOINING = 262144            # back: counted in its realm's `joining`
     FL_REFUSED = 524288            # paused because of a message that cannot be relayed (EV_REFUSED)
+    FL_TLS_DRY = 1048576           # the socket has nothing more to read for TLS
+    FL_TLS_EOF = 2097152           # it has ended, while OpenSSL wanted more
+    FL_TLS_DEAD = 4194304          # OpenSSL has given up on the connection
+    FL_TLS_MORE = 8388608          # TLS records without data took their share of this turn, there may be more
+    FL_TLS_UNVERIFIED = 16777216   # tls_why is about the certificate
+    FL_ENDING = 33554432           # tunnel: our end is to be shut down once all is sent
+    FL_HUNG = 67108864             # tunnel: the other end of the control plane's socket is closed
     FL_STOPPED = FL_PAUSED | FL_PRESSED | FL_NO_READ | FL_FLOODED | FL_AWAITED  # any reason not to read
 
 cdef enum:                         # CLOSED: why a connection ended, first reason wins
@@ -219,6 +233,7 @@ cdef enum:                         # CLOSED: why a connection ended, first reaso
     CLOSED_REFUSED = 9
     CLOSED_NOMEM = 10
     CLOSED_FRONT_GONE = 11
+    CLOSED_TLS = 12                # handshake or record failed; the end's text says why
 
 cdef enum:                         # EV: events to the control plane
     EV_HEAD = 1
@@ -229,6 +244,7 @@ cdef enum:                         # EV: events to the control plane
     EV_CLOSED = 6
     EV_LISTEN = 7
     EV_REFUSED = 8
+    EV_RAW = 9
 
 cdef enum:                         # LISTEN: states of a listener in EV_LISTEN
     LISTEN_PAUSED = 1
@@ -252,6 +268,7 @@ cdef enum:                         # CMD: commands to a loop
     CMD_CLOSE = 13
     CMD_ABORT = 14
     CMD_SWALLOW = 15
+    CMD_TUNNEL = 16
 
 cdef extern from *:
     """

@@ -2,6 +2,7 @@
 #ifndef RELAY_DEBUG_H
 #define RELAY_DEBUG_H
 
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,9 @@
 #endif
 
 static inline const char *build_mode_name(void) { return PROXY_BUILD_MODE; }
+
+/* Assigning to errno in Cython would make a variable of that name. */
+static inline void errno_set(int number) { errno = number; }
 
 #define scan_likely(x) __builtin_expect(!!(x), 1)
 

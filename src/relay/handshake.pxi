@@ -1,39 +1,9 @@
-# handshake.pxi - from a fresh socket to the JOIN phase, both ends: connect, first octet, RawSocket handshake, HTTP
+# handshake.pxi - from the first octet to the JOIN phase, both ends: first octet, RawSocket handshake, HTTP
 # head, and the JOIN phase's one message at a time. Part of proxy._relay (see src/_relay.pyx).
 
-cdef void conn_connect(loop_t *loop, conn_t *c) noexcept nogil:
-    """Start or repeat connect(); the address waits in rx. Ends in conn_connected, a wait for EPOLLOUT, or conn_lost."""
-    cdef int err
-    c.flags &= ~<uint32_t>FL_CONNECT_RETRY
-    c.ping_at = 0
-    if connect(c.fd, <const sockaddr *>buf_ptr(&c.rx), <socklen_t>buf_len(&c.rx)) == 0:
-        conn_connected(loop, c)
-        return
-    err = errno
-    if err == EINPROGRESS or err == EINTR:
-        c.flags |= FL_WR_BLOCKED
-        if conn_watch(loop, c, EPOLL_CTL_MOD, EPOLLOUT) == -1:
-            conn_lost(loop, c, CLOSED_RESET, errno)
-    elif err == EAGAIN:
-        # Unix socket with a full backlog: nothing will signal room, so ask again until the deadline.
-        c.flags |= FL_CONNECT_RETRY
-        c.ping_at = loop.now + CONNECT_RETRY_MS
-        timer_arm(loop, c)
-    else:
-        conn_lost(loop, c, CLOSED_REFUSED, err)
-
-
-cdef void conn_connected(loop_t *loop, conn_t *c) noexcept nogil:
-    """connect() is decided: begin the handshake of a backend connection."""
+cdef void conn_greet(loop_t *loop, conn_t *c) noexcept nogil:
+    """A backend connection can be talked on: say the first word."""
     cdef uint8_t hello[RS_HEADER_LEN]
-    cdef int err = conn_error(c)
-    if err:
-        conn_lost(loop, c, CLOSED_REFUSED, err)
-        return
-    buf_free(loop, &c.rx)
-    if c.flags & FL_WR_BLOCKED:
-        c.flags &= ~<uint32_t>FL_WR_BLOCKED
-        conn_watch(loop, c, EPOLL_CTL_MOD, 0)
     if c.codec.kind == CODEC_RS:
         c.phase = PHASE_RS_HELLO
         rs_hello_put(hello, c.codec.serializer, <uint32_t>c.codec.max_message)
@@ -66,15 +36,43 @@ cdef void conn_begin_join(loop_t *loop, conn_t *c, uint32_t ms) noexcept nogil:
 cdef size_t conn_peer_address(conn_t *c, uint8_t *dst) noexcept nogil:
     """The peer's sockaddr into dst (128 octets); its length, 0 when it has none."""
     cdef socklen_t n = sizeof(sockaddr_storage)
+    if c.address != NULL:
+        memcpy(dst, c.address + 1, c.address[0])
+        return c.address[0]
     if getpeername(c.fd, <sockaddr *>dst, &n) == -1 or n > sizeof(sockaddr_storage):
         return 0
     return n
 
 
+cdef void intro_make(loop_t *loop, conn_t *c) noexcept nogil:
+    """Put into loop.intro who the client is: its address, and what came of TLS."""
+    cdef uint8_t octets[130]
+    cdef size_t at
+    octets[0] = <uint8_t>conn_peer_address(c, octets + 1)
+    at = 1 + octets[0]
+    sink_reset(&loop.intro, 0)
+    sink_put(&loop.intro, octets, at)
+    sink_put(&loop.intro, octets, 2)                  # the length of what follows, known afterwards
+    if loop.intro.len != at + 2:
+        return                                        # no memory; event_emit will find none either, or read no TLS
+    if c.ssl != NULL:
+        intro_tls(&loop.intro, c)
+    store_be16(sink_ptr(&loop.intro) + at, <uint16_t>(loop.intro.len - at - 2))
+
+
+cdef void intro_emit(loop_t *loop, uint8_t kind, conn_t *c, int64_t arg, const uint8_t *p, size_t n) noexcept nogil:
+    """The first event of a client's connection."""
+    intro_make(loop, c)
+    if loop.intro.len < 3:
+        event_lost(loop, c)
+        return
+    event_emit(loop, kind, c, arg, p, n, sink_ptr(&loop.intro), loop.intro.len)
+    sink_trim(&loop.intro)
+
+
 cdef int rs_hello_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     """Four octets of RawSocket handshake, server or client end. > 0: go on with what follows."""
     cdef uint8_t octets[RS_HEADER_LEN]
-    cdef uint8_t addr[128]
     cdef uint8_t error = 0
     cdef uint32_t max_in
     if buf_len(b) < RS_HEADER_LEN:
@@ -103,13 +101,13 @@ cdef int rs_hello_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
         conn_lost(loop, c, CLOSED_NOMEM, 0)
         return ST_MORE
     conn_begin_join(loop, c, c.params.hello_ms)
-    event_emit(loop, EV_OPEN, c, c.codec.serializer, addr, conn_peer_address(c, addr), NULL, 0)
+    intro_emit(loop, EV_OPEN, c, c.codec.serializer, NULL, 0)
     return ST_OK
 
 
 cdef int head_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     """Gather an HTTP head and give it up when its empty line is there, or refuse it when it grows too long."""
-    cdef uint8_t lead[129]
+    cdef uint8_t none = 0
     cdef const uint8_t *end
     cdef size_t n = 0
     if buf_len(b) == 0:
@@ -131,15 +129,26 @@ cdef int head_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     c.phase = PHASE_WAIT
     c.flags |= FL_PAUSED
     conn_deadline(loop, c, ORPHAN_MS)
-    lead[0] = <uint8_t>conn_peer_address(c, lead + 1) if c.side == SIDE_FRONT else 0
-    event_emit(loop, EV_HEAD, c, 0, buf_ptr(b), n, lead, 1 + lead[0])
+    if c.side == SIDE_FRONT:
+        intro_emit(loop, EV_HEAD, c, 0, buf_ptr(b), n)
+    else:
+        event_emit(loop, EV_HEAD, c, 0, buf_ptr(b), n, &none, 1)
     buf_consume(loop, b, n)
     return ST_OK
 
 
 cdef int sniff_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
-    """The first octet must fit the transport: 0x7F is RawSocket, anything else HTTP."""
-    cdef bint rawsocket = buf_ptr(b)[0] == 0x7F
+    """The first octet must fit the transport: 0x7F is RawSocket, `raw_first` the control plane's, the rest HTTP."""
+    cdef uint8_t first = buf_ptr(b)[0]
+    cdef bint rawsocket = first == 0x7F
+    if first == c.params.raw_first:
+        c.phase = PHASE_WAIT
+        c.flags |= FL_PAUSED
+        conn_deadline(loop, c, ORPHAN_MS)
+        intro_emit(loop, EV_RAW, c, 0, NULL, 0)
+        return ST_MORE
+    if rawsocket and c.params.rawsocket != NULL:
+        conn_setup(c, c.params.rawsocket)
     if rawsocket != (c.params.kind == CODEC_RS):
         conn_latch(c, CLOSED_PROTOCOL, 0)
         conn_destroy(loop, c)

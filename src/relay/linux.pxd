@@ -24,7 +24,7 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t msg_iovlen
     enum:
         AF_UNIX, AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SO_KEEPALIVE
-        MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR
+        MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, SHUT_WR
     int socket(int domain, int kind, int protocol)
     int connect(int fd, const sockaddr *addr, socklen_t n)
     int accept4(int fd, sockaddr *addr, socklen_t *n, int flags)
@@ -35,6 +35,9 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
     ssize_t sendmsg(int fd, const msghdr *msg, int flags)
+
+cdef extern from "<arpa/inet.h>" nogil:
+    int inet_pton(int family, const char *text, void *out)
 
 cdef extern from "<netinet/in.h>" nogil:
     enum:
@@ -97,6 +100,7 @@ cdef extern from "<string.h>" nogil:
 
 cdef extern from "relay/debug.h" nogil:
     bint scan_likely(bint condition)                   # as it is, but the compiler expects true
+    void errno_set(int number)
     void relay_assert(bint condition)                  # aborts in debug builds, costs nothing in release
     void *mem_alloc(size_t n)                          # malloc; debug builds can fail the n-th call
     void *mem_zalloc(size_t n)

@@ -4,8 +4,8 @@
 # fewest connections. A listener that cannot be served now is left out of epoll for a while instead of waking us for
 # nothing.
 
-cdef void listen_adopt(loop_t *loop, int fd, listener_t *listener) noexcept nogil:
-    """Make an accepted socket a connection of this loop."""
+cdef void listen_adopt(loop_t *loop, int fd, listener_t *listener, const uint8_t *address, size_t n) noexcept nogil:
+    """Make an accepted socket a connection of this loop; the address (n octets) stands for its peer's, if given."""
     cdef conn_t *c = pool_take(loop, fd)
     if c == NULL:
         atomic_sub64(&listener.count, 1)
@@ -17,6 +17,17 @@ cdef void listen_adopt(loop_t *loop, int fd, listener_t *listener) noexcept nogi
     c.flags = FL_COUNTED
     c.phase = PHASE_SNIFF
     conn_setup(c, listener.params)
+    if n and conn_set_address(c, address, n) < 0:
+        conn_destroy(loop, c)
+        return
+    if c.params.proxy_count and proxy_is_expected(c):
+        c.phase = PHASE_PROXY
+    elif c.params.tls != NULL:
+        c.phase = PHASE_TLS
+        if tls_open(loop, c) < 0:
+            loop.stats.tls_failed += 1
+            conn_destroy(loop, c)
+            return
     if conn_watch(loop, c, EPOLL_CTL_ADD, 0) == -1:
         conn_destroy(loop, c)
         return
@@ -86,7 +97,7 @@ cdef void listen_refuse(loop_t *loop, listener_t *listener, int fd) noexcept nog
     cdef uint8_t octets[RS_HEADER_LEN]
     cdef uint64_t last = atomic_load64(&listener.full_event_ms)
     atomic_sub64(&listener.count, 1)
-    if listener.params.kind == CODEC_RS:
+    if listener.params.kind == CODEC_RS and listener.params.tls == NULL:
         rs_error_put(octets, 4)
         send(fd, octets, RS_HEADER_LEN, MSG_DONTWAIT | MSG_NOSIGNAL)
     close(fd)
@@ -131,7 +142,7 @@ cdef int listen_accept_one(loop_t *loop, uint32_t index) noexcept nogil:
         if ring_push(&target.commands, &e) > 0:
             atomic_add64(&target.load, 1)             # counts already, so that a burst spreads
             return ST_OK
-    listen_adopt(loop, fd, listener)
+    listen_adopt(loop, fd, listener, NULL, 0)
     return ST_OK
 
 

@@ -26,6 +26,9 @@ cdef void conn_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
         if c.phase == PHASE_LINKED:
             link_input(loop, c, b)
             return
+        if c.phase == PHASE_TUNNEL:
+            tunnel_input(loop, c, b)
+            return
         if c.phase == PHASE_JOIN:
             st = join_input(loop, c, b)
         elif c.phase == PHASE_SNIFF:
@@ -84,6 +87,15 @@ cdef buf_t *conn_room(loop_t *loop, conn_t *c) noexcept nogil:
     return &c.rx
 
 
+cdef inline void conn_dry(loop_t *loop, conn_t *c) noexcept nogil:
+    """Nothing more can be read before epoll says so, except where TLS has not worked off what it got."""
+    if scan_likely(not c.flags & FL_TLS_MORE):
+        c.flags &= ~<uint32_t>FL_RD_READY
+        return
+    c.flags &= ~<uint32_t>FL_TLS_MORE
+    conn_ready(loop, c)
+
+
 cdef void conn_read(loop_t *loop, conn_t *c) noexcept nogil:
     """Read and work off until the socket is drained, the connection stops, or its share of this turn is used up."""
     cdef size_t budget = READ_BUDGET
@@ -106,14 +118,16 @@ cdef void conn_read(loop_t *loop, conn_t *c) noexcept nogil:
             conn_lost(loop, c, CLOSED_NOMEM, 0)
             return
         room = buf_room(b)
-        loop.stats.recv_calls += 1
-        n = recv(c.fd, b.base + b.end, room, MSG_DONTWAIT)
+        n = conn_recv(loop, c, b.base + b.end, room)
         if n <= 0:
             err = errno
             if n == -1 and err == EINTR:
                 continue
             if n == -1 and err == EAGAIN:
-                c.flags &= ~<uint32_t>FL_RD_READY
+                conn_dry(loop, c)
+                return
+            if n == 0 and c.phase == PHASE_TUNNEL:
+                tunnel_ended(loop, c)
                 return
             conn_lost(loop, c, CLOSED_PEER if n == 0 else CLOSED_RESET, 0 if n == 0 else err)
             return
@@ -121,7 +135,7 @@ cdef void conn_read(loop_t *loop, conn_t *c) noexcept nogil:
         c.last_rx = loop.now
         budget -= <size_t>n if <size_t>n < budget else budget
         if <size_t>n < room and not c.flags & FL_EOF_HINT:
-            c.flags &= ~<uint32_t>FL_RD_READY
+            conn_dry(loop, c)
         conn_input(loop, c, b)
         if c.gen != gen or c.fd < 0:
             return
@@ -150,7 +164,8 @@ cdef void conn_broken(loop_t *loop, conn_t *c) noexcept nogil:
 cdef void conn_run(loop_t *loop, conn_t *c) noexcept nogil:
     """Whatever there is to do for a connection: flush, finish closing, read."""
     cdef uint32_t gen = c.gen
-    if c.phase == PHASE_CONNECT:
+    if c.phase < PHASE_SNIFF:
+        conn_begin(loop, c)
         return
     if buf_len(&c.tx) and not c.flags & FL_WR_BLOCKED:
         if conn_flush(loop, c) < 0:
@@ -161,6 +176,10 @@ cdef void conn_run(loop_t *loop, conn_t *c) noexcept nogil:
             conn_shut(loop, c)
             if c.gen != gen or c.fd < 0:
                 return
+    if c.flags & FL_ENDING and buf_len(&c.tx) == 0:
+        tunnel_shut(loop, c)
+        if c.gen != gen or c.fd < 0:
+            return
     conn_read(loop, c)
 
 
@@ -195,7 +214,19 @@ cdef void conn_event(loop_t *loop, conn_t *c, uint32_t events) noexcept nogil:
             return
     if events & <uint32_t>EPOLLIN:
         c.flags |= FL_RD_READY
+    if events & <uint32_t>EPOLLHUP and c.phase == PHASE_TUNNEL and c.side == SIDE_BACK:
+        c.flags |= FL_HUNG
+    if c.phase == PHASE_TUNNEL and c.flags & FL_NO_READ and events & (<uint32_t>EPOLLHUP | <uint32_t>EPOLLERR):
+        conn_lost(loop, c, CLOSED_PEER, 0)            # it had said no more already, and now it takes no more
+        return
     if events & <uint32_t>EPOLLOUT and c.flags & FL_WR_BLOCKED:
+        if c.phase < PHASE_SNIFF:
+            conn_unblock(loop, c)
+            c.flags |= FL_RD_READY
+            conn_begin(loop, c)
+            return
+        if c.ssl != NULL:
+            c.flags |= FL_RD_READY                    # it may be TLS itself that wanted to write before it reads on
         if conn_flush(loop, c) < 0:
             conn_broken(loop, c)
             return
@@ -419,7 +450,7 @@ cdef int loop_init(loop_t *loop, relay_t *relay, uint32_t index) noexcept nogil:
 cdef void loop_free(loop_t *loop) noexcept nogil:
     cdef entry_t e
     while loop.commands.entries != NULL and ring_pop(&loop.commands, &e):
-        if e.kind == CMD_ADOPT:
+        if e.kind == CMD_ADOPT or e.kind == CMD_TUNNEL:
             close(<int>e.arg)
         if e.data != NULL:
             mem_free(e.data)
@@ -432,6 +463,7 @@ cdef void loop_free(loop_t *loop) noexcept nogil:
     sink_free(&loop.batch)
     sink_free(&loop.wrapped)
     sink_free(&loop.deflated)
+    sink_free(&loop.intro)
     buf_pool_free(loop)
     pool_free(loop)
     zips_free(&loop.zips)

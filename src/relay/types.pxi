@@ -190,6 +190,18 @@ ctypedef struct zip_t:
     z_stream reader
     z_stream writer
 
+# What new TLS handshakes begin with; may be replaced at any time. Lives as long as the relay.
+ctypedef struct tls_t:
+    pthread_mutex_t mutex          # of the rest
+    SSL_CTX *ctx                   # owned; NULL: no handshakes any more
+    SSL_SESSION *session           # client side: owned, what the peer gave last to resume from; NULL: nothing
+
+# Addresses that begin with the same bits.
+ctypedef struct network_t:
+    uint8_t family                 # 4, 6; 1: Unix
+    uint8_t bits
+    uint8_t address[16]
+
 # What the connections of one transport or backend share. Written once before use, freed with the Relay.
 ctypedef struct params_t:
     uint8_t kind                   # CODEC_*
@@ -214,6 +226,13 @@ ctypedef struct params_t:
     uint32_t ping_interval_ms
     uint32_t ping_timeout_ms
     uint32_t ping_size
+    tls_t *tls                     # NULL: plain
+    bint server_name_is_ip
+    char server_name[256]          # back: what the certificate must name; empty: it is not checked
+    params_t *rawsocket            # front, CODEC_WS: of those whose first octet is RawSocket's; NULL: they are refused
+    int raw_first                  # front: first octet of those that are EV_RAW; -1: none
+    uint32_t proxy_count
+    network_t *proxy_from          # from where a PROXY protocol header must come; freed with the params
 
 # A listening socket, shared by all loops. fd is closed by the last loop that leaves it.
 ctypedef struct listener_t:
@@ -266,6 +285,10 @@ ctypedef struct conn_t:
     uint32_t ready_next            # in the ready or the late list
     uint32_t late_events           # in the late list: what epoll said of it; 0: not in it
     uint32_t join_ms               # back: deadline of the JOIN phase
+    int32_t tls_errno              # of a system call that OpenSSL asked for
+    SSL *ssl                       # NULL: plain, or not begun
+    const char *tls_why            # what OpenSSL gave up for; lives as long as the process
+    uint8_t *address               # front: length, then the sockaddr that stands for the peer's own; NULL: its own
     size_t need                    # octets that rx must hold before its first frame is whole, as far as known
 
 # An entry of a ring. data is owned by the entry.
@@ -345,6 +368,13 @@ ctypedef struct stats_t:
     uint64_t deflated_octets_out
     uint64_t zip_octets
     uint64_t waits
+    uint64_t tls_open
+    uint64_t tls_handshakes
+    uint64_t tls_resumed
+    uint64_t tls_failed
+    uint64_t proxy_headers
+    uint64_t proxy_refused
+    uint64_t tunnels
 
 # What all loops share.
 ctypedef struct relay_t:
@@ -392,6 +422,8 @@ ctypedef struct loop_t:
     sink_t batch                   # what a reading connection has for a peer that takes batches
     sink_t wrapped                 # a batch of one, or the head of a refused message
     sink_t deflated                # the message that was compressed last
+    uint8_t tls_stage[16384]       # TLS_RECORD: pieces that leave in one record
+    sink_t intro                   # who a client is, for the event that begins with it
     zips_t zips                    # DEFLATE streams without context
     uint64_t sweep_at              # ms, when the first loop looks for sessions to forget
     stats_t stats

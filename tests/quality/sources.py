@@ -27,8 +27,8 @@ def includes() -> list[str]:
 
 
 def is_probe(part: str) -> bool:
-    """Whether a part holds wrappers for tests and benchmarks, which are Python."""
-    return part.startswith("probe")
+    """Whether a part is Python: wrappers for tests and benchmarks, or what the control plane calls."""
+    return part.startswith("probe") or part == "tls_make"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+# tunnel.pxi - a client and a socket of the control plane that relay raw octets to each other, for whatever is not WAMP.
+# Part of proxy._relay (see src/_relay.pyx).
+#
+# Each end that says no more is passed on as such: the other's queue is flushed, then its end is shut down. When both
+# have ended, or one is gone, both are closed.
+
+cdef void tunnel_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
+    """Send what b holds to the other end, or queue it there."""
+    cdef conn_t *to = conn_peer(loop, c)
+    cdef ssize_t n = 0
+    cdef iovec iov
+    if to == NULL:
+        buf_consume(loop, b, buf_len(b))
+        return
+    if buf_len(&to.tx) == 0:
+        iov.iov_base = buf_ptr(b)
+        iov.iov_len = buf_len(b)
+        n = conn_send(loop, to, &iov, 1)
+        if n < 0:
+            conn_lost(loop, to, CLOSED_RESET, to.err)
+            return
+        if <size_t>n < buf_len(b):
+            conn_blocked(loop, to)
+    if <size_t>n < buf_len(b) and buf_append(loop, &to.tx, buf_ptr(b) + n, buf_len(b) - n) < 0:
+        conn_lost(loop, to, CLOSED_NOMEM, 0)
+        return
+    if c.side == SIDE_FRONT:
+        loop.stats.octets_to_back += buf_len(b)
+    else:
+        loop.stats.octets_to_front += buf_len(b)
+    buf_consume(loop, b, buf_len(b))
+    link_press(loop, c, to)
+
+
+cdef void tunnel_ended(loop_t *loop, conn_t *c) noexcept nogil:
+    """The peer of c says no more."""
+    cdef conn_t *to = conn_peer(loop, c)
+    c.flags |= FL_NO_READ
+    if to == NULL or to.flags & FL_NO_READ or c.flags & FL_HUNG:
+        conn_latch(c, CLOSED_PEER, 0)
+        conn_report(loop, c, NULL, 0)                 # parts them, and so closes the other one
+        conn_close(loop, c, 0, NULL, 0)
+        return
+    to.flags |= FL_ENDING
+    conn_ready(loop, to)
+
+
+cdef void tunnel_shut(loop_t *loop, conn_t *c) noexcept nogil:
+    """All is sent that the other end had: pass on that it has ended."""
+    if tls_end(c) == ST_MORE:
+        conn_blocked(loop, c)
+        return
+    c.flags &= ~<uint32_t>FL_ENDING
+    if shutdown(c.fd, SHUT_WR) == -1:
+        conn_lost(loop, c, CLOSED_RESET, errno)

@@ -42,9 +42,9 @@ help: ## this list
 
 define WHAT_TO_INSTALL
 Install these, then run make again:
-  Debian, Ubuntu   apt install build-essential zlib1g-dev python3 python3-dev python3-venv
-  Fedora, RHEL     dnf install gcc gcc-c++ make zlib-devel python3 python3-devel
-  Alpine           apk add gcc g++ make musl-dev linux-headers zlib-dev bash python3 python3-dev
+  Debian, Ubuntu   apt install build-essential zlib1g-dev libssl-dev python3 python3-dev python3-venv
+  Fedora, RHEL     dnf install gcc gcc-c++ make zlib-devel openssl-devel python3 python3-devel
+  Alpine           apk add gcc g++ make musl-dev linux-headers zlib-dev openssl-dev bash python3 python3-dev
 GCC must be 11 or newer (or Clang 14 with the C++ library of GCC 11).
 Python must be 3.11 or newer; PYTHON=/path/to/python3 names another one (one from pyenv or uv has its headers).
 endef
@@ -55,6 +55,7 @@ import importlib.util, os, shutil, subprocess, sys, sysconfig
 cc = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
 cxx = (os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++").split()[0]
 flags = os.environ.get("CFLAGS", "").split() + os.environ.get("CPPFLAGS", "").split()
+flags += ["-I%s/include" % os.environ["OPENSSL_PREFIX"]] if os.environ.get("OPENSSL_PREFIX") else []
 def is_header(name):
     command = [cc, *flags, "-E", "-x", "c", "-"]
     source = b"#include <%s>" % name.encode()
@@ -64,6 +65,7 @@ missing = [text for ok, text in (
     (shutil.which(cc), "a C compiler (%s)" % cc),
     (shutil.which(cxx), "a C++ compiler (%s)" % cxx),
     (is_header("zlib.h"), "the headers of zlib (zlib.h)"),
+    (is_header("openssl/ssl.h"), "the headers of OpenSSL (openssl/ssl.h)"),
     (os.path.exists(include + "/Python.h"), "the headers of Python (%s/Python.h)" % include),
     (all(map(importlib.util.find_spec, ("ensurepip", "venv"))), "the Python modules venv and ensurepip"),
 ) if not ok]
@@ -181,7 +183,7 @@ lint: setup ## ruff, mypy --strict, cython-lint
 bench: build .venv-peers/.stamp ## side by side with the peers, into bench/results (Debian: libssl-dev)
 	$(PY) bench/run.py $(ARGS)
 
-wheel: setup ## dist/*.whl, release build
+wheel: setup ## dist/*.whl, release build; PROXY_OPENSSL=static puts OpenSSL into it
 	rm -rf build/release/lib.* dist
 	PROXY_BUILD=release $(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl

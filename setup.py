@@ -73,14 +73,41 @@ MACROS: dict[str, list[tuple[str, str | None]]] = {
     "trace": [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")],
 }
 
+def find_openssl() -> dict[str, list[str]]:
+    """Where OpenSSL is, and how to link it.
+
+    ``PROXY_OPENSSL=static`` puts it into the extension, for wheels that need nothing of the system they are installed on.
+    ``OPENSSL_PREFIX`` names an installation other than the system's.
+    """
+    prefix = os.environ.get("OPENSSL_PREFIX")
+    includes = [f"{prefix}/include"] if prefix else []
+    folders = [folder for folder in (f"{prefix}/lib64", f"{prefix}/lib") if Path(folder).is_dir()] if prefix else []
+    if os.environ.get("PROXY_OPENSSL", "shared") != "static":
+        return {"include_dirs": includes, "libraries": ["ssl", "crypto"], "link": [f"-L{folder}" for folder in folders]}
+    archives = [find_archive(f"lib{name}.a", folders) for name in ("ssl", "crypto")]
+    # its symbols stay inside, so that another OpenSSL in the process, Python's own for one, is not mixed up with it
+    return {"include_dirs": includes, "libraries": [], "link": [*archives, "-ldl", "-Wl,--exclude-libs,ALL"]}
+
+
+def find_archive(name: str, folders: list[str]) -> str:
+    for folder in folders:
+        if Path(folder, name).exists():
+            return str(Path(folder, name))
+    command = [*tool("CC", "cc"), f"-print-file-name={name}"]
+    path = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if not Path(path).is_absolute():
+        sys.exit(f"wamp-proxy: PROXY_OPENSSL=static: there is no {name}; OPENSSL_PREFIX names the folder above its lib/")
+    return path
+
+
 MISSING = """
 wamp-proxy: cannot build the extension proxy._relay: {what}.
 
 Install a C and C++ compiler (GCC 11 or newer; Clang 14 or newer with the C++ library of GCC 11), the headers of
-Python {version} and those of zlib, then try again:
-  Debian, Ubuntu   apt install build-essential zlib1g-dev {debian}
-  Fedora, RHEL     dnf install gcc gcc-c++ zlib-devel {fedora}
-  Alpine           apk add gcc g++ musl-dev linux-headers zlib-dev python3-dev
+Python {version} and those of zlib and OpenSSL (1.1.1 or newer), then try again:
+  Debian, Ubuntu   apt install build-essential zlib1g-dev libssl-dev {debian}
+  Fedora, RHEL     dnf install gcc gcc-c++ zlib-devel openssl-devel {fedora}
+  Alpine           apk add gcc g++ musl-dev linux-headers zlib-dev openssl-dev python3-dev
 (A Python built by pyenv, uv or from source has its headers; there only the others can be missing.
 A wheel of wamp-proxy needs none of them.)
 """
@@ -93,6 +120,12 @@ PROBES = (
         "the C compiler cannot compile a Python module",
     ),
     (".c", "#include <zlib.h>\nint main(void) { return 0; }\n", "the headers of zlib are not installed"),
+    (
+        ".c",
+        "#include <openssl/ssl.h>\n#if OPENSSL_VERSION_NUMBER < 0x10101000L\n#error this OpenSSL is too old\n#endif\n"
+        "int main(void) { return 0; }\n",
+        "the headers of OpenSSL 1.1.1 or newer are not installed",
+    ),
     (
         ".cpp",
         """
@@ -118,7 +151,8 @@ def missing_tool(c: list[str], cxx: list[str]) -> str | None:
         return f"the headers of Python are not installed (no Python.h in {include})"
     for suffix, source, what in PROBES:
         command = [*cxx, "-std=c++17"] if suffix == ".cpp" else c
-        first = compile_error([*command, f"-I{include}"], suffix, source)
+        others = [f"-I{folder}" for folder in find_openssl()["include_dirs"]]
+        first = compile_error([*command, f"-I{include}", *others], suffix, source)
         if first is not None:
             return f"{what} ({first})"
     return None
@@ -235,16 +269,17 @@ class BuildExt(build_ext):
 def relay() -> Extension:
     """The one extension: ``src/_relay.pyx`` with the parts that it includes."""
     parts = [*Path("src/relay").glob("*.p*"), *Path("src/relay").glob("*.h"), Path("setup.py")]
+    openssl = find_openssl()
     werror = ["-Werror"] if os.environ.get("PROXY_WERROR") == "1" else []
     return Extension(
         "proxy._relay",
         ["src/_relay.pyx", "src/relay/double.cpp"],
-        include_dirs=["src"],
+        include_dirs=["src", *openssl["include_dirs"]],
         depends=sorted(map(str, parts)),
         define_macros=[("PROXY_BUILD_MODE", f'"{MODE}"'), *MACROS[MODE]],
         extra_compile_args=["-pthread", *WARNINGS, *COMPILE[MODE], *werror],
-        libraries=["z"],
-        extra_link_args=["-pthread", *LINK[MODE]],
+        libraries=["z", *openssl["libraries"]],
+        extra_link_args=["-pthread", *LINK[MODE], *openssl["link"]],
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peers.base import Backend, Peer, Unavailable, free_port, process_end
+from peers.base import TLS_AGREED, Backend, Peer, Unavailable, free_port, process_end
 
 BENCH = Path(__file__).resolve().parent
 TOOLS = BENCH / "build"
@@ -78,7 +78,7 @@ def run_load(target: str, **options: Any) -> dict[str, Any]:
 
 def check_logins(peer: Peer, method: str) -> None:
     """Whether users are let in by a method, and nobody else is: what is not checked must not be measured."""
-    once = {"mode": "identify", "path": peer.path, "sessions": 4, "warmup": 0, "duration": 0.01, "auth": method}
+    once = {"mode": "identify", **peer.load_options(), "sessions": 4, "warmup": 0, "duration": 0.01, "auth": method}
     raw = run_load(peer.target(), **once)
     if raw["errors"]:
         raise Unavailable(f"{method}: {raw['first_error']}: {peer.log_tail()[-300:]}")
@@ -90,18 +90,31 @@ def check_logins(peer: Peer, method: str) -> None:
 def check_session_ids(peer: Peer) -> None:
     """Whether session IDs are whose they should be: a set-up whose option has no effect must not be measured."""
     sessions = 10
-    raw = run_load(peer.target(), mode="identify", path=peer.path, sessions=sessions, warmup=0, duration=0.01)
+    once = {"mode": "identify", "sessions": sessions, "warmup": 0, "duration": 0.01}
+    raw = run_load(peer.target(), **once, **peer.load_options())
     expected = sessions if peer.replaces_session_ids else 0
     if raw["errors"] or raw["session_ids_replaced"] != expected:
         why = raw["first_error"] or f"{raw['session_ids_replaced']} of {sessions} session IDs are not the router's"
         raise Unavailable(f"{why}; expected {expected}: {peer.log_tail()[-300:]}")
 
 
+def check_tls(peer: Peer) -> None:
+    """Whether TLS comes to the same for this peer as for all others: what is compared must be the same work."""
+    for door in ("", *peer.doors) if peer.tls else ():
+        once = {"mode": "handshakes", "sessions": 1, "warmup": 0, "duration": 0.1}
+        raw = run_load(peer.target(door), **once, **peer.load_options())
+        expected = TLS_AGREED[door]
+        if raw["errors"] or raw["tls"].lower() != expected.lower():
+            why = raw["first_error"] or f"TLS came to {raw['tls']!r}"
+            raise Unavailable(f"{why}; expected {expected!r}: {peer.log_tail()[-300:]}")
+
+
 class IdleLoad:
     """Sessions that are held open until released."""
 
-    def __init__(self, target: str, sessions: int) -> None:
-        command = load_command(target, mode="idle", sessions=sessions, warmup=1, duration=600, open_timeout=180)
+    def __init__(self, peer: Peer, sessions: int) -> None:
+        held = {"mode": "idle", "sessions": sessions, "warmup": 1, "duration": 600, "open_timeout": 180}
+        command = load_command(peer.target(), **held, **peer.load_options())
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         first = json.loads(self.process.stdout.readline() or '{"errors": 1, "first_error": "no output"}')
@@ -169,12 +182,12 @@ class SyscallCounter:
         return int(found.group(1)) if found else None
 
 
-def syscalls_per_call(counter: SyscallCounter, pids: Sequence[int], target: str, **options: Any) -> float | None:
+def syscalls_per_call(counter: SyscallCounter, peer: Peer, seconds: float, **options: Any) -> float | None:
     """Runs the load with the counter attached for the measured time. None where nothing can be counted."""
+    pids = peer.pids()
     if not counter.method or not pids:
         return None
-    seconds = 1.0
-    command = load_command(target, **{**options, "duration": seconds + 0.1})
+    command = load_command(peer.target(), **peer.load_options(), **{**options, "duration": seconds + 0.1})
     load = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
     assert load.stdout is not None
     load.stdout.readline()  # the measured time begins

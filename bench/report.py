@@ -35,6 +35,18 @@ TARGETS = (
     Target("logins", "per_second", "crossbar", 40, False, "logins per second"),
     Target("idle", "rss_per_session_kib", None, 8, True, "KiB of resident memory per idle session"),
     *(Target(f"logins-{m}", "per_second", "crossbar", 40, False, f"logins per second, {m}") for m in METHODS),
+    Target("tls-calls-10x16", "cpu_us", "haproxy-tls", 1.2, True, "CPU per call over TLS, 10 sessions x 16 in flight"),
+    Target("tls-calls-200x1", "cpu_us", "haproxy-tls", 1.2, True, "CPU per call over TLS, 200 sessions x 1 in flight"),
+    Target("tls-calls-64k", "cpu_us", "haproxy-tls", 1.2, True, "CPU per call over TLS, 64 KiB"),
+    *(
+        Target(f"tls-handshakes-{name}", "per_cpu_second", "haproxy-tls", 0.8, False, f"TLS handshakes/s, {text}")
+        for name, text in (
+            ("ecdsa", "full, ECDSA P-256"),
+            ("ecdsa-resumed", "resumed, ECDSA P-256"),
+            ("rsa", "full, RSA-2048"),
+            ("rsa-resumed", "resumed, RSA-2048"),
+        )
+    ),
     Target("storm", "not_joined", None, 0, True, "storm: clients that were refused, lost or not served"),
     Target("storm", "p99_ratio", None, 3, True, "storm: p99 of sessions already joined, by that before"),
 )
@@ -42,6 +54,7 @@ TARGETS = (
 #: Whom a target compares, by its peer: the way to the router is TCP for both, a Unix socket for both, or one of each.
 PAIRS: dict[str | None, tuple[tuple[str, str | None], ...]] = {
     "haproxy": (("ours", "haproxy"), ("ours-unix", "haproxy-unix"), ("ours-unix", "haproxy")),
+    "haproxy-tls": (("ours-tls", "haproxy-tls"), ("ours-tls-unix", "haproxy-tls-unix")),
     "crossbar": (("ours-asserting", "crossbar"), ("ours-unix", "crossbar"), ("ours", "crossbar")),
     None: (("ours-asserting", None), ("ours", None)),
 }
@@ -129,7 +142,7 @@ def calls_table(results: Results, scenario: str) -> str:
         def at(figure: str, peer: str = peer) -> float | None:
             return middle(results, scenario, peer, figure)
 
-        against = ratios(results, scenario, "cpu_us", peer, "haproxy")
+        against = ratios(results, scenario, "cpu_us", peer, results["scenarios"][scenario].get("base") or "haproxy")
         share = at("cpu_share") if at("cpu_us") else None
         rows.append(
             [
@@ -167,6 +180,23 @@ def logins_table(results: Results, scenario: str) -> str:
             + [number(v and v / 1e3) for v in latency]
         )
     return table(["", "logins/s", "CPU ms/login", "p50 ms", "p99 ms"], rows)
+
+
+def handshakes_table(results: Results, scenario: str) -> str:
+    """TLS handshakes: how many came out of this chain, what one costs, and what a core that does nothing else makes."""
+    base = results["scenarios"][scenario]["base"]
+    rows = []
+    for peer, about in peers_of(results, scenario):
+        figures = ("per_second", "cpu_us", "per_cpu_second")
+        rate, cpu, capacity = (middle(results, scenario, peer, f) for f in figures)
+        against = ratios(results, scenario, "per_cpu_second", peer, base)
+        rows.append([about["label"], number(rate), number(cpu), number(capacity)])
+        rows[-1] += [number(median(against) if against else None)]
+        rows[-1] += [number(v and v / 1e3) for v in (middle(results, scenario, peer, p) for p in ("p50", "p99"))]
+        share = middle(results, scenario, peer, "cpu_share")
+        rows[-1] += ["-" if share is None else f"{share:.0%}"]
+    header = ["", "handshakes/s", "CPU us/handshake", "handshakes/s of CPU", "x HAProxy", "p50 ms", "p99 ms"]
+    return table([*header, "of its core"], rows)
 
 
 def idle_table(results: Results, scenario: str) -> str:
@@ -287,6 +317,7 @@ def peers_of(results: Results, scenario: str) -> list[tuple[str, dict[str, Any]]
 TABLES: dict[str, Callable[[Results, str], str]] = {
     "calls": calls_table,
     "logins": logins_table,
+    "handshakes": handshakes_table,
     "idle": idle_table,
     "storm": storm_table,
     "feature": feature_table,
@@ -349,7 +380,10 @@ def disturbance(results: Results) -> str:
 
 COLOURS = {"ours": "#1b6ca8", "ours-unix": "#6aa5d0", "haproxy": "#7a9e3b", "haproxy-unix": "#b5cf85"}
 COLOURS |= {"ours-asserting": "#3f87bd", "nginx": "#b7b7b7", "crossbar": "#d1822f", "none": "#dddddd"}
+COLOURS |= {f"{name}-tls": COLOURS[name] for name in ("ours", "haproxy", "nginx", "crossbar")}
+COLOURS |= {f"{name}-tls-unix": COLOURS[f"{name}-unix"] for name in ("ours", "haproxy")}
 PANELS = {"calls": ("cpu_us", "CPU us per call"), "logins": ("per_second", "logins per second")}
+PANELS["handshakes"] = ("per_cpu_second", "TLS handshakes per second of CPU")
 PANELS["idle"] = ("rss_per_session_kib", "KiB per idle session")
 
 

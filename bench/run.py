@@ -26,7 +26,7 @@ import measure
 import peers
 import report
 import storm
-from scenarios import FEATURES, LOGINS, METHODS, SCENARIOS, STANDARD, STORM, Scenario, Way
+from scenarios import FEATURES, LOGINS, METHODS, SCENARIOS, STANDARD, STORM, TLS, Scenario, Way
 
 #: A round is undisturbed when other work takes at most this share of one core.
 QUIET = 0.05
@@ -78,6 +78,7 @@ class Bench:
                 self.running[kind.name] = self.start(kind, kind.name)
                 peer = self.running[kind.name][0]
                 measure.check_session_ids(peer)
+                measure.check_tls(peer)
                 for method in METHODS[1:] if kind.authenticates else ():
                     measure.check_logins(peer, method)
                 threads = measure.threads_of(peer.pids())
@@ -106,9 +107,11 @@ class Bench:
         peer, router = self.running[way.peer]
         pids = peer.pids()
         seconds = min(scenario.seconds / 3, 1.0) if self.options.quick else scenario.seconds
+        warmup = 0.1 if self.options.quick else 0.3
         raw = measure.run_load(
-            peer.target(),
-            **{"mode": scenario.mode, "path": peer.path, "duration": seconds, "cpu_of": [*pids, router.process.pid]}
+            peer.target(scenario.door),
+            **{"mode": scenario.mode, "duration": seconds, "warmup": warmup, "cpu_of": [*pids, router.process.pid]}
+            | peer.load_options()
             | dict(scenario.load)
             | dict(way.load),
         )
@@ -135,9 +138,10 @@ class Bench:
         peer, router = self.start(kind, f"{name}-idle-{len(self.data[scenario.name][name])}")
         try:
             # what is set up lazily is not part of a session
-            measure.run_load(peer.target(), mode="logins", sessions=1, duration=0.3, warmup=0.1)
+            once = {"mode": "logins", "sessions": 1, "duration": 0.3, "warmup": 0.1}
+            measure.run_load(peer.target(), **once, **peer.load_options())
             before = measure.rss_kib(peer.pids())
-            load = measure.IdleLoad(peer.target(), sessions)
+            load = measure.IdleLoad(peer, sessions)
             after = measure.rss_kib(peer.pids())
             raw = load.release()
         finally:
@@ -198,8 +202,8 @@ class Bench:
         """A short run of its own per peer: counting costs time."""
         self.syscalls[scenario.name] = {}
         for name in names:
-            peer, _ = self.running[name]
-            count = measure.syscalls_per_call(self.counter, peer.pids(), peer.target(), path=peer.path, **scenario.load)
+            seconds = 0.3 if self.options.quick else 1.0
+            count = measure.syscalls_per_call(self.counter, self.running[name][0], seconds, **scenario.load)
             if count is not None:
                 self.syscalls[scenario.name][name] = count
         print(f"{scenario.name:15} system calls per call: {self.syscalls[scenario.name]}", flush=True)
@@ -227,7 +231,7 @@ class Bench:
     def about(self, scenario: Scenario) -> dict[str, Any]:
         """What the report needs to know of a scenario."""
         ways = {way.name: {"label": way.label, "peer": way.peer} for way in self.ways(scenario)}
-        base = scenario.ways[0].name if scenario.ways else ""
+        base = scenario.base or (scenario.ways[0].name if scenario.ways else "")
         return {"text": scenario.text, "kind": scenario.kind, "unit": scenario.unit, "base": base, "ways": ways}
 
 
@@ -255,6 +259,7 @@ def figures(raw: dict[str, Any], pids: list[int], router: int) -> dict[str, Any]
     return {
         "per_second": raw["per_second"],
         "cpu_us": each(cpu_ns) if pids else None,
+        "per_cpu_second": round(count / cpu_ns * 1e9, 1) if pids and cpu_ns else None,
         "cpu_user_ms": sum(raw["cpu"][str(pid)]["user_ms"] for pid in pids),
         "cpu_system_ms": sum(raw["cpu"][str(pid)]["system_ms"] for pid in pids),
         "cpu_share": round(cpu_ns / (raw["seconds"] * 1e9), 3) if raw["seconds"] else None,
@@ -284,7 +289,7 @@ def brief(result: dict[str, Any]) -> str:
     return f"{result['per_second']:10.0f}/s {cpu}  p50 {latency['p50']:.1f} p99 {latency['p99']:.1f} us{trouble}"
 
 
-GROUPS = {"standard": STANDARD, "authentication": LOGINS + STORM, "features": FEATURES}
+GROUPS = {"standard": STANDARD, "authentication": LOGINS + STORM, "tls": TLS, "features": FEATURES}
 
 
 def chosen(only: str) -> tuple[list[Scenario], set[str], set[str]]:
@@ -313,7 +318,7 @@ def options_read() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round of a second or half, fewer idle sessions")
     parser.add_argument("--rounds", type=int, default=None, help="rounds per scenario (default 3; quick: 1)")
-    parser.add_argument("--only", default="", help="scenarios, peers, standard, features: separated by commas")
+    parser.add_argument("--only", default="", help="scenarios, peers, standard, authentication, tls, features")
     parser.add_argument(
         "--placement",
         choices=sorted(PLACEMENTS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -21,10 +21,12 @@ class Way:
 class Scenario:
     """One kind of work.
 
-    :ivar kind: "calls", "logins", "idle", or "feature" for those that compare ways.
+    :ivar kind: "calls", "logins", "handshakes", "idle", "storm", or "feature" for those that compare ways.
     :ivar load: options of the load generator, for all ways.
     :ivar seconds: measured time of one figure.
-    :ivar ways: none: every peer of the side-by-side tables is one. Else the first is what the others are compared to.
+    :ivar ways: none: every peer of the side-by-side tables is one.
+    :ivar base: the way that the others are compared to; none: the first.
+    :ivar door: to which of a peer's ports the work goes; none: the one that is always there.
     :ivar unit: what is counted.
     """
 
@@ -35,6 +37,8 @@ class Scenario:
     seconds: float = 3.0
     ways: tuple[Way, ...] = ()
     unit: str = "call"
+    base: str = ""
+    door: str = ""
 
     @property
     def mode(self) -> str:
@@ -107,6 +111,66 @@ STORM = (
         ways=AUTHENTICATING,
         unit="login",
     ),
+)
+
+# --- TLS -----------------------------------------------------------------------------------------------------------
+
+OURS_TLS = Way("ours-tls", "wamp-proxy, TLS", "ours-tls")
+HAPROXY_TLS = Way("haproxy-tls", "HAProxy, TLS", "haproxy-tls")
+NGINX_TLS = Way("nginx-tls", "nginx, TLS", "nginx-tls")
+CROSSBAR_TLS = Way("crossbar-tls", "Crossbar.io proxy, TLS", "crossbar-tls")
+WITH_TLS = (
+    OURS_TLS,
+    HAPROXY_TLS,
+    Way("ours-tls-unix", "wamp-proxy, TLS, Unix", "ours-tls-unix"),
+    Way("haproxy-tls-unix", "HAProxy, TLS, Unix", "haproxy-tls-unix"),
+    NGINX_TLS,
+)
+
+
+def with_tls(name: str, text: str, kind: str, ways: Iterable[Way], **load: Any) -> Scenario:
+    """A scenario whose clients come with TLS."""
+    return Scenario(f"tls-{name}", text, kind, load, seconds=1.5, ways=tuple(ways), base=HAPROXY_TLS.name)
+
+
+def handshakes(name: str, text: str, ways: Iterable[Way], door: str, which: str) -> Scenario:
+    """Nothing but TLS handshakes."""
+    load = {"mode": "handshakes", "sessions": 8, "tls_handshakes": which}
+    return replace(with_tls(f"handshakes-{name}", text, "handshakes", ways, **load), door=door, unit="handshake")
+
+
+RESUMING = (OURS_TLS, HAPROXY_TLS, NGINX_TLS)  # Crossbar.io's proxy resumes no session
+TLS = (
+    with_tls(
+        "calls-10x16",
+        "10 sessions, 16 calls in flight each, 64 octets, over TLS",
+        "calls",
+        (*WITH_TLS, CROSSBAR_TLS),
+        sessions=10,
+        inflight=16,
+    ),
+    with_tls(
+        "calls-200x1",
+        "200 sessions, 1 call in flight each, 64 octets, over TLS",
+        "calls",
+        WITH_TLS,
+        sessions=200,
+        inflight=1,
+    ),
+    with_tls(
+        "calls-64k",
+        "10 sessions, 1 call in flight each, 64 KiB, over TLS",
+        "calls",
+        WITH_TLS,
+        sessions=10,
+        inflight=1,
+        payload=65536,
+    ),
+    handshakes("ecdsa", "8 at a time, full, ECDSA P-256", (*RESUMING, CROSSBAR_TLS), "", "full"),
+    handshakes("ecdsa-resumed", "8 at a time, resumed, ECDSA P-256", RESUMING, "", "resumed"),
+    handshakes("rsa", "8 at a time, full, RSA-2048", RESUMING, "rsa", "full"),
+    handshakes("rsa-resumed", "8 at a time, resumed, RSA-2048", RESUMING, "rsa", "resumed"),
+    with_tls("idle", "2,000 joined sessions that do nothing, over TLS", "idle", RESUMING, sessions=2000),
 )
 
 #: The same for all features: ten sessions (or subscribers, callees) with 16 in flight.
@@ -217,7 +281,7 @@ TRANSPORT = (
 )
 
 FEATURES = SESSION_IDS + TRANSLATION + TRANSPORT
-SCENARIOS = STANDARD + LOGINS + STORM + FEATURES
+SCENARIOS = STANDARD + LOGINS + STORM + TLS + FEATURES
 
 # --- what is read off ----------------------------------------------------------------------------------------------
 

@@ -122,15 +122,16 @@ def measure_storm(peer: Peer, router: int, load: dict[str, Any], *, quick: bool)
     """
     pids = peer.pids()
     seconds = 1.0 if quick else 4.0
-    common = {"path": peer.path, "auth": load["auth"]}
+    common = peer.load_options() | {"auth": load["auth"]}
     # what is set up lazily is not part of the storm
     measure.run_load(peer.target(), mode="logins", sessions=1, duration=0.3, warmup=0.1, **common)
-    probe = Lines("wamp-probe", peer.target(), path=peer.path, **PROBE)
+    probe = Lines("wamp-probe", peer.target(), **peer.load_options(), **PROBE)
     storm = None
     try:
         probe.read()
         preferred = go_first(probe.process.pid)
-        storm = Lines("wamp-storm", peer.target(), **load, path=peer.path, cpu_of=[*pids, router], timeout=120)
+        watched = {"cpu_of": [*pids, router], "timeout": 120}
+        storm = Lines("wamp-storm", peer.target(), **load, **peer.load_options(), **watched)
         before_kib = measure.rss_kib(pids)
         time.sleep(0.5)
         probe.ask()

@@ -19,9 +19,14 @@ static uint64_t first_publication;        /* the ID of the first EVENT: they cou
 
 static const char procedure[] = "bench.echo", work[] = "bench.work", topic[] = "bench.topic";
 
+static const char ended[] = "the peer closed the connection";
+
+/* Closing frees the text of a TLS error. */
 static void lost(client_t *c, const char *why) {
+    static char text[200];
+    snprintf(text, sizeof text, "%s", why);
     client_close(c);
-    setup.on_lost(c, why);
+    setup.on_lost(c, text);
 }
 
 /* --- sending -------------------------------------------------------------------------------------------------------
@@ -124,7 +129,8 @@ void client_prepare(void) {
  */
 
 static void events_set(client_t *c) {
-    uint32_t events = EPOLLIN | (c->state == CLIENT_CONNECTING || buf_len(&c->channel.out) ? EPOLLOUT : 0);
+    bool waits = c->state == CLIENT_CONNECTING || buf_len(&c->channel.out) || (c->tls && tls_wants_room(c->tls));
+    uint32_t events = EPOLLIN | (waits ? EPOLLOUT : 0);
     if (events == c->events) return;
     struct epoll_event ev = {.events = events, .data.ptr = c};
     epoll_ctl(setup.epoll, c->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, c->fd, &ev);
@@ -187,27 +193,65 @@ void client_open(client_t *c) {
 }
 
 void client_close(client_t *c) {
+    if (c->tls) tls_end(c->tls);
+    tls_free(c->tls);
+    c->tls = NULL;
     if (c->state != CLIENT_DOWN) close(c->fd);
     c->state = CLIENT_DOWN;
     c->events = 0;
     channel_free(&c->channel);
 }
 
+/* Octets sent or received; 0: none, the socket is to be waited for; -1 with *why. */
+static ssize_t octets_send(client_t *c, const uint8_t *p, size_t n, const char **why) {
+    ssize_t done = c->tls ? tls_write(c->tls, p, n) : send(c->fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (done == -1 && !c->tls && (errno == EAGAIN || errno == EINTR)) return 0; /* epoll asks again */
+    if (done == -1) *why = c->tls ? tls_error(c->tls) : strerror(errno);
+    if (done == -1 && !*why) *why = ended;
+    if (done > 0 && !c->tls) setup.sent += (uint64_t)done;
+    return done;
+}
+
+static ssize_t octets_receive(client_t *c, uint8_t *p, size_t n, const char **why) {
+    ssize_t done = c->tls ? tls_read(c->tls, p, n) : recv(c->fd, p, n, MSG_DONTWAIT);
+    if (done == -1 && !c->tls && (errno == EAGAIN || errno == EINTR)) return 0;
+    if (done == -1) *why = c->tls ? tls_error(c->tls) : strerror(errno);
+    if (done == 0 && !c->tls) done = -1, *why = NULL;
+    if (done == -1 && !*why) *why = ended;
+    if (done > 0 && !c->tls) setup.received += (uint64_t)done;
+    return done;
+}
+
 void client_flush(client_t *c) {
     buf_t *out = &c->channel.out;
+    const char *why = NULL;
     if (c->state != CLIENT_DOWN) channel_flush(&c->channel);
     while (c->state != CLIENT_DOWN && buf_len(out)) {
-        ssize_t n = send(c->fd, buf_head(out), buf_len(out), MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = octets_send(c, buf_head(out), buf_len(out), &why);
+        if (n == 0) break;
         if (n == -1) {
-            if (errno == EINTR) continue;
-            if (errno == EAGAIN) break;
-            lost(c, strerror(errno));
+            lost(c, why);
             return;
         }
-        setup.sent += (uint64_t)n;
         buf_drop(out, (size_t)n);
     }
     if (c->state != CLIENT_DOWN) events_set(c);
+}
+
+/* The TLS handshake goes on; what comes after it begins. */
+static void secure(client_t *c) {
+    int done = tls_handshake(c->tls);
+    if (done == -1) {
+        const char *why = tls_error(c->tls);
+        lost(c, why ? why : ended);
+    } else if (done && setup.handshakes) {
+        c->secured_ns = now_ns();
+        c->state = CLIENT_LEAVING;
+        tls_end(c->tls);
+        shutdown(c->fd, SHUT_WR); /* the peer answers with its end once it has seen the whole handshake */
+    } else if (done) {
+        handshake_queue(c);
+    }
 }
 
 /* --- receiving: NULL when all is well, else what is wrong, or `left` -------------------------------------------------
@@ -435,28 +479,28 @@ static const char *client_process(client_t *c) {
     return why;
 }
 
-static void client_receive(client_t *c) {
+/* What has come, as far as there is room for it. Returns whether there may be more. */
+static bool client_receive(client_t *c) {
     static uint8_t scratch[RECV_ROOM];
-    ssize_t n = recv(c->fd, scratch, sizeof scratch, MSG_DONTWAIT);
-    if (n == -1) {
-        if (errno != EAGAIN && errno != EINTR) lost(c, strerror(errno));
-        return;
+    const char *why = NULL;
+    ssize_t n = octets_receive(c, scratch, sizeof scratch, &why);
+    if (n == 0) return false;
+    if (n > 0) {
+        setup.reads++;
+        if (setup.handshakes) return true; /* whatever it says to somebody who asked for nothing */
+        memcpy(buf_reserve(&c->channel.in, (size_t)n), scratch, (size_t)n);
+        c->channel.in.end += (size_t)n;
+        why = client_process(c);
+    } else if (setup.handshakes && why == ended) {
+        why = left;
     }
-    if (n == 0) {
-        lost(c, "the peer closed the connection");
-        return;
-    }
-    setup.reads++;
-    setup.received += (uint64_t)n;
-    memcpy(buf_reserve(&c->channel.in, (size_t)n), scratch, (size_t)n);
-    c->channel.in.end += (size_t)n;
-    const char *why = client_process(c);
     if (why == left) {
         client_close(c);
         setup.on_left(c);
     } else if (why) {
         lost(c, why);
     }
+    return !why && c->tls && n == sizeof scratch; /* epoll does not know what OpenSSL holds */
 }
 
 void client_event(client_t *c, uint32_t events) {
@@ -469,9 +513,17 @@ void client_event(client_t *c, uint32_t events) {
             return;
         }
         if (!(events & EPOLLOUT)) return;
-        handshake_queue(c);
+        if (tls_setup.ca) {
+            c->tls = tls_open(c->fd);
+            c->state = CLIENT_TLS;
+            secure(c);
+        } else {
+            handshake_queue(c);
+        }
+    } else if (c->state == CLIENT_TLS) {
+        secure(c);
     } else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-        client_receive(c);
+        while (client_receive(c)) continue;
     }
     client_flush(c);
 }

@@ -4,10 +4,12 @@
 
 #include "auth.h"
 #include "requests.h"
+#include "tls.h"
 
 typedef enum {
     CLIENT_DOWN,
     CLIENT_CONNECTING,
+    CLIENT_TLS,
     CLIENT_HANDSHAKE,
     CLIENT_HELLO,
     CLIENT_JOINED,
@@ -25,7 +27,9 @@ typedef struct {
     const user_t *user; /* who it logs in as; NULL: nobody in particular */
     uint32_t events; /* what epoll was asked for */
     channel_t channel;
+    tls_t *tls;                 /* NULL: none, or not yet */
     uint64_t opened_ns;         /* when connecting began */
+    uint64_t secured_ns;        /* when the TLS handshake was done */
     uint64_t sid;               /* the session ID of its WELCOME */
     uint64_t group;             /* its subscription or registration */
     uint64_t requests;          /* calls or publications made; the request ID of the last one */
@@ -47,6 +51,7 @@ typedef struct {
     unsigned listed; /* session IDs in each list of a PUBLISH */
     size_t payload;
     bool document;
+    bool handshakes; /* connections are there for the TLS handshake only, and left after it */
     bool spread; /* connect from changing loopback addresses, so that ports do not run out */
     int epoll;
     uint64_t random;

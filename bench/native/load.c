@@ -5,6 +5,7 @@
  *   invocations  one more session calls, M in flight; each of N callees is invoked for every call, with its caller
  *   publishes    N sessions publish, M in flight each, with lists of session IDs that the router checks
  *   logins       N at a time: connect, handshake, HELLO, WELCOME, GOODBYE, close, and again
+ *   handshakes   N at a time: connect, TLS handshake, close_notify, the peer's end, and again
  *   identify     N sessions ask the router for their session ID; counted is whether that is what they were told
  *   idle         N joined sessions that do nothing until standard input ends */
 #include <errno.h>
@@ -24,13 +25,15 @@ typedef enum {
     MODE_INVOCATIONS,
     MODE_PUBLISHES,
     MODE_LOGINS,
+    MODE_HANDSHAKES,
     MODE_IDENTIFY,
     MODE_IDLE,
 } load_mode_t;
 
-static const char *const mode_names[] = {"calls", "events", "invocations", "publishes", "logins", "identify", "idle"};
-static const role_t mode_roles[] = {ROLE_CALLER,    ROLE_SUBSCRIBER, ROLE_CALLEE,
-                                    ROLE_PUBLISHER, ROLE_CALLER,     ROLE_IDENTIFIED, ROLE_CALLER};
+static const char *const mode_names[] = {"calls",  "events",     "invocations", "publishes",
+                                         "logins", "handshakes", "identify",    "idle"};
+static const role_t mode_roles[] = {ROLE_CALLER, ROLE_SUBSCRIBER, ROLE_CALLEE,     ROLE_PUBLISHER,
+                                    ROLE_CALLER, ROLE_CALLER,     ROLE_IDENTIFIED, ROLE_CALLER};
 
 typedef enum { PHASE_OPENING, PHASE_WARMUP, PHASE_MEASURE, PHASE_SETTLE, PHASE_DRAIN, PHASE_DONE } phase_t;
 
@@ -50,6 +53,7 @@ static struct {
     uint64_t whole;                 /* events: publications that every subscriber has got */
     uint64_t done;                  /* what is counted, within the measured time */
     uint64_t reads, sent, received, deflated;
+    uint64_t handshakes, resumed; /* of TLS */
     uint64_t errors;
     char first_error[256];
     hist_t hist;
@@ -59,6 +63,9 @@ static struct {
           .duration_ns = 2000000000,
           .open_timeout_ns = 60000000000,
           .drain_timeout_ns = 2000000000};
+
+/* Sessions come and go, so that there are none to wait for at first. */
+static bool is_coming_and_going(void) { return load.mode == MODE_LOGINS || load.mode == MODE_HANDSHAKES; }
 
 static bool is_working(void) { return load.phase == PHASE_WARMUP || load.phase == PHASE_MEASURE; }
 
@@ -127,14 +134,17 @@ static void on_published(client_t *c, uint64_t ns) {
 }
 
 static void on_left(client_t *c) {
-    load.joined--;
-    if (load.mode == MODE_LOGINS && is_working()) client_open(c);
+    if (load.mode == MODE_HANDSHAKES)
+        record(c->secured_ns - c->opened_ns, 1);
+    else
+        load.joined--;
+    if (is_coming_and_going() && is_working()) client_open(c);
 }
 
 static void on_lost(client_t *c, const char *why) {
     bool ending = load.phase >= PHASE_DRAIN && !c->requests;
     if (!ending) error_note(why);
-    if (load.mode == MODE_LOGINS && is_working() && load.errors < ERRORS_MAX) client_open(c);
+    if (is_coming_and_going() && is_working() && load.errors < ERRORS_MAX) client_open(c);
 }
 
 /* --- phases ----------------------------------------------------------------------------------------------------------
@@ -178,7 +188,7 @@ static void work_start(void) {
     phase_enter(PHASE_WARMUP, load.warmup_ns);
     load.behind = load.sessions;
     for (unsigned i = 0; i < load.total && load.mode != MODE_IDLE; i++) {
-        if (load.mode == MODE_LOGINS)
+        if (is_coming_and_going())
             client_open(&load.clients[i]);
         else
             work_begin(&load.clients[i]);
@@ -188,8 +198,10 @@ static void work_start(void) {
 /* sign -1 at the start of the measured time, +1 at its end: what stays is the difference. */
 static void totals_take(int sign) {
     load.reads += (uint64_t)sign * setup.reads;
-    load.sent += (uint64_t)sign * setup.sent;
-    load.received += (uint64_t)sign * setup.received;
+    load.sent += (uint64_t)sign * (setup.sent + tls_setup.sent);
+    load.received += (uint64_t)sign * (setup.received + tls_setup.received);
+    load.handshakes += (uint64_t)sign * (tls_setup.full + tls_setup.resumed);
+    load.resumed += (uint64_t)sign * tls_setup.resumed;
     load.deflated += (uint64_t)sign * setup.deflated;
 }
 
@@ -207,6 +219,10 @@ static void measure_stop(void) {
     watch_stop(&load.watch);
     totals_take(1);
     if (setup.deflate && load.done && !load.deflated) error_note("nothing came compressed");
+    if (load.mode == MODE_HANDSHAKES && !load.done) error_note("no handshake was done, or no end of a connection came");
+    /* those that were under way when the first ticket came are behind the warm-up */
+    if (is_coming_and_going() && tls_setup.resumes && load.resumed != load.handshakes)
+        error_note("a full handshake where it was to be resumed");
     phase_enter(PHASE_SETTLE, load.drain_timeout_ns);
 }
 
@@ -241,7 +257,7 @@ static void phase_step(bool released) {
     bool late = now_ns() >= load.deadline_ns;
     switch (load.phase) {
     case PHASE_OPENING:
-        if (load.mode == MODE_LOGINS || load.ready == load.total) {
+        if (is_coming_and_going() || load.ready == load.total) {
             work_start();
         } else if (late || load.errors) {
             error_note("sessions did not open in time");
@@ -280,7 +296,7 @@ static bool input_ended(void) {
 static void run(void) {
     struct epoll_event events[256];
     phase_enter(PHASE_OPENING, load.open_timeout_ns);
-    for (unsigned i = 0; i < RAMP && load.mode != MODE_LOGINS; i++) open_next();
+    for (unsigned i = 0; i < RAMP && !is_coming_and_going(); i++) open_next();
     bool released = false;
     while (load.phase != PHASE_DONE) {
         phase_step(released);
@@ -312,6 +328,8 @@ static void print_result(void) {
     printf(", \"octets_sent\": %lu, \"octets_received\": %lu, \"came_compressed\": %lu", load.sent, load.received,
            load.deflated);
     printf(", \"session_ids_replaced\": %lu", setup.replaced);
+    printf(", \"tls\": \"%s\", \"tls_handshakes\": %lu, \"tls_resumed\": %lu", tls_agreed(), load.handshakes,
+           load.resumed);
     printf(", \"own_cpu_ns\": %lld, \"machine_busy_ns\": %.0f, \"cpu\": ", (long long)load.watch.own_ns,
            (double)load.watch.machine_ticks * 1e9 / (double)sysconf(_SC_CLK_TCK));
     watch_print(&load.watch, stdout);
@@ -343,9 +361,9 @@ static bool option_set(const char *name, const char *v) {
 }
 
 static const char usage[] = "usage: wamp-load " SESSION_USAGE
-                            "[--mode calls|events|invocations|publishes|logins|identify|idle] [--sessions N] "
-                            "[--inflight M] [--payload OCTETS | --document OCTETS] [--listed IDS] [--warmup S] "
-                            "[--duration S] [--open-timeout S] [--cpu-of PID]..";
+                            "[--mode calls|events|invocations|publishes|logins|handshakes|identify|idle] "
+                            "[--sessions N] [--inflight M] [--payload OCTETS | --document OCTETS] [--listed IDS] "
+                            "[--warmup S] [--duration S] [--open-timeout S] [--cpu-of PID]..";
 
 /* All sessions, and in some modes the one more that they work for. */
 static void clients_make(void) {
@@ -365,7 +383,9 @@ static void clients_make(void) {
 
 int main(int argc, char **argv) {
     options_read(argc, argv, option_set, usage);
-    setup.spread = load.mode == MODE_LOGINS;
+    setup.spread = is_coming_and_going();
+    setup.handshakes = load.mode == MODE_HANDSHAKES;
+    if (setup.handshakes && !tls_setup.ca) die("--mode handshakes needs --tls", NULL);
     setup.on_joined = on_joined;
     setup.on_ready = on_ready;
     setup.on_result = on_result;

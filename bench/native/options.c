@@ -22,6 +22,16 @@ static bool session_option(const char *name, const char *v) {
         setup.deflate = !strcmp(v, "fresh") ? DEFLATE_FRESH : DEFLATE_TAKEOVER;
         return setup.deflate == DEFLATE_FRESH || !strcmp(v, "takeover");
     }
+    if (!strcmp(name, "--tls")) return tls_setup.ca = v, true;
+    if (!strcmp(name, "--tls-version"))
+        return tls_setup.version = v, !strcmp(v, "1.3") || !strcmp(v, "1.2");
+    if (!strcmp(name, "--tls-cipher")) return tls_setup.cipher = v, true;
+    if (!strcmp(name, "--tls-group")) return tls_setup.group = v, true;
+    if (!strcmp(name, "--tls-alpn")) return tls_setup.alpn = v, true;
+    if (!strcmp(name, "--tls-handshakes")) {
+        tls_setup.resumes = !strcmp(v, "resumed");
+        return tls_setup.resumes || !strcmp(v, "full");
+    }
     if (!strcmp(name, "--transport")) {
         setup.framing = !strcmp(v, "rawsocket") ? FRAMING_RAWSOCKET : FRAMING_WEBSOCKET;
         return setup.framing == FRAMING_RAWSOCKET || !strcmp(v, "websocket");
@@ -44,6 +54,7 @@ void options_read(int argc, char **argv, bool (*program)(const char *name, const
         die("RawSocket knows neither batches nor compression", NULL);
     setup.host = setup.target.family == AF_INET ? setup.host + 4 : "localhost"; /* "tcp:" is not part of Host */
     auth_prepare(method, users, secret);
+    tls_prepare();
     raise_fd_limit();
     setup.epoll = epoll_create1(EPOLL_CLOEXEC);
     setup.random = random_seed();

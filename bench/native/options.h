@@ -7,7 +7,9 @@
 #define SESSION_USAGE                                                                       \
     "--target tcp:IPV4:PORT|unix:PATH [--transport websocket|rawsocket] "                   \
     "[--serializer cbor|msgpack|json[.batched]] [--deflate takeover|fresh] [--path P] [--realm R] " \
-    "[--auth anonymous|ticket|wampcra|cryptosign] [--users N] [--secret TEXT] "
+    "[--auth anonymous|ticket|wampcra|cryptosign] [--users N] [--secret TEXT] "             \
+    "[--tls CA.pem] [--tls-version 1.3|1.2] [--tls-cipher NAME] [--tls-group NAME] [--tls-alpn NAME] " \
+    "[--tls-handshakes full|resumed] "
 
 /* Fills setup in: `program` sets its own options, and says whether it knows one and its value. Ends with `usage` where
  * something is missing. */

@@ -1,5 +1,5 @@
 /* What the load generator and the stand-in router share: growing buffers, WebSocket and RawSocket frames, the pieces of
- * the WebSocket opening handshake, and addresses. Bench tools only: no limits, no fragmentation, no TLS. */
+ * the WebSocket opening handshake, and addresses. Bench tools only: no limits, no fragmentation. */
 #ifndef BENCH_WIRE_H
 #define BENCH_WIRE_H
 

@@ -11,8 +11,17 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from peers import certificates
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+
+#: What all TLS clients offer, and nothing else.
+TLS_CIPHER = "TLS_AES_128_GCM_SHA256"
+#: What a handshake comes to, by the door: version, cipher, key exchange, key of the server.
+TLS_AGREED = {"": f"TLSv1.3 {TLS_CIPHER} x25519 EC-256", "rsa": f"TLSv1.3 {TLS_CIPHER} x25519 RSA-2048"}
 
 
 class Unavailable(Exception):
@@ -99,6 +108,10 @@ class Peer:
     router_options: tuple[str, ...] = ()
     #: Whether clients are told other session IDs than the router's. Checked: what is measured must be in effect.
     replaces_session_ids = False
+    #: Whether clients come with TLS. Behind `port` is an ECDSA key then, behind the door "rsa" an RSA key.
+    tls = False
+    #: What those clients offer by ALPN; none: nothing.
+    tls_alpn = "http/1.1"
     start_timeout = 20.0
     stop_timeout = 5.0
     #: Path of the WebSocket transport.
@@ -108,6 +121,8 @@ class Peer:
         self.port = 0
         self.process: subprocess.Popen[str] | None = None
         self.workdir = Path()
+        self.doors: dict[str, int] = {}
+        self.certificates: certificates.Certificates | None = None
 
     def version(self) -> str:
         """Name and version of what runs; raises Unavailable."""
@@ -129,6 +144,9 @@ class Peer:
         """Starts it in front of the backend and waits until it listens."""
         self.workdir = workdir
         self.port = free_port()
+        if self.tls:
+            self.certificates = certificates.made(workdir.parent / "certificates")
+            self.doors["rsa"] = free_port()
         command = self.command(backend)
         with open(workdir / "log.txt", "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
@@ -164,9 +182,27 @@ class Peer:
         assert self.process is not None
         return [self.process.pid]
 
-    def target(self) -> str:
-        """Address for the load generator."""
-        return f"tcp:127.0.0.1:{self.port}"
+    def listens(self) -> dict[str, tuple[int, certificates.Certificate | None]]:
+        """Ports to listen on, each with what it shows to TLS clients, by a name of letters and underscores."""
+        if self.certificates is None:
+            return {"bench": (self.port, None)}
+        servers = self.certificates.servers
+        more = {f"bench_{door}": (port, servers[door]) for door, port in self.doors.items()}
+        return {"bench": (self.port, servers["ecdsa"]), **more}
+
+    def target(self, door: str = "") -> str:
+        """Address for the load generator.
+
+        :param door: a key of `doors`; none: the one at `port`.
+        """
+        return f"tcp:127.0.0.1:{self.doors[door] if door else self.port}"
+
+    def load_options(self) -> dict[str, Any]:
+        """What the load generator must be told to talk to it; TLS is the same for all peers."""
+        if self.certificates is None:
+            return {"path": self.path}
+        tls = {"tls": self.certificates.ca, "tls_version": "1.3", "tls_cipher": TLS_CIPHER, "tls_alpn": self.tls_alpn}
+        return {"path": self.path} | tls
 
     def stop(self) -> None:
         """Ends it and all it started."""

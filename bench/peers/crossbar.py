@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peers.base import Backend, Peer, Unavailable, children_of, find_program, output_of
+from peers.certificates import Certificate
 from peers.users import ROLE, methods
 
 
@@ -49,6 +50,19 @@ class Crossbar(Peer):
             "auth": {"anonymous-proxy": {"type": "static"}},
         }
 
+    @staticmethod
+    def transport(name: str, port: int, shown: Certificate | None) -> dict[str, Any]:
+        """A listening transport."""
+        tls = {"tls": {"key": str(shown.key), "certificate": str(shown.certificate)}} if shown else {}
+        return {
+            "type": "websocket",
+            "id": name,
+            "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": port, "backlog": 4096} | tls,
+            "serializers": ["cbor", "json"],
+            "options": {"compression": {"deflate": {}}},
+            "auth": methods(),
+        }
+
     def command(self, backend: Backend) -> list[str]:
         node = self.workdir / ".crossbar"
         node.mkdir(exist_ok=True)
@@ -57,16 +71,7 @@ class Crossbar(Peer):
             "type": "proxy",
             "connections": {realm: self.connection(to) for realm, to in backends.items()},
             "routes": {realm: {ROLE: realm} for realm in backends},
-            "transports": [
-                {
-                    "type": "websocket",
-                    "id": "bench",
-                    "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": self.port, "backlog": 4096},
-                    "serializers": ["cbor", "json"],
-                    "options": {"compression": {"deflate": {}}},
-                    "auth": methods(),
-                }
-            ],
+            "transports": [self.transport(name, *listen) for name, listen in self.listens().items()],
         }
         (node / "config.json").write_text(json.dumps({"version": 2, "workers": [worker]}), encoding="utf-8")
         crossbar = find_program("crossbar", "CROSSBAR", ".venv-peers/bin/crossbar")
@@ -82,3 +87,15 @@ class Crossbar(Peer):
                     return [pid]
             time.sleep(0.1)
         raise Unavailable("the proxy worker process was not found")
+
+
+class CrossbarTls(Crossbar):
+    """The same with TLS in front."""
+
+    name = "crossbar-tls"
+    label = "Crossbar.io proxy, TLS"
+    tls = True
+    tls_alpn = ""  # it refuses all who offer something
+
+    def setup(self) -> str:
+        return "1 proxy worker; WebSocket over TLS in, RawSocket and CBOR over a Unix socket out"

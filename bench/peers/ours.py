@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from peers.base import PROJECT, Backend, Peer, Unavailable, free_port
+from peers.certificates import Certificate
 from peers.users import ROLE, methods
 
 
@@ -44,15 +45,16 @@ class Ours(Peer):
 
     def transports(self) -> list[dict[str, Any]]:
         """The listening transports; the first one is what is measured."""
-        return [self.transport("bench", self.port) | self.options]
+        return [self.transport(name, *listen) | self.options for name, listen in self.listens().items()]
 
     @staticmethod
-    def transport(name: str, port: int) -> dict[str, Any]:
+    def transport(name: str, port: int, shown: Certificate | None = None) -> dict[str, Any]:
         """A listening transport without options."""
+        tls = {"tls": {"key": str(shown.key), "certificate": str(shown.certificate)}} if shown else {}
         return {
             "type": "websocket",
             "id": name,
-            "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": port, "backlog": 4096},
+            "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": port, "backlog": 4096} | tls,
             "auth": methods(),
         }
 
@@ -103,6 +105,28 @@ class OursAsserting(OursUnix):
 
     def setup(self) -> str:
         return "1 data thread; WebSocket in, RawSocket over a Unix socket out, anonymous-proxy"
+
+
+class OursTls(Ours):
+    """Clients come with TLS."""
+
+    name = "ours-tls"
+    label = "wamp-proxy, TLS"
+    tls = True
+
+    def setup(self) -> str:
+        return "1 data thread; WebSocket over TLS in, RawSocket over TCP loopback out, logs in there as anonymous"
+
+
+class OursTlsUnix(OursUnix):
+    """And the router is behind a Unix socket."""
+
+    name = "ours-tls-unix"
+    label = "wamp-proxy, TLS, Unix"
+    tls = True
+
+    def setup(self) -> str:
+        return "1 data thread; WebSocket over TLS in, RawSocket over a Unix socket out, logs in there as anonymous"
 
 
 class OursAgain(Ours):

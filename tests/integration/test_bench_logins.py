@@ -92,6 +92,9 @@ class _Direct:
     def target(self) -> str:
         return f"tcp:127.0.0.1:{self._port}"
 
+    def load_options(self) -> dict[str, str]:
+        return {"path": self.path}
+
     def log_tail(self) -> str:
         return ""
 

@@ -34,6 +34,7 @@ from proxy.plane import (
     CLOSED_FRONT_GONE,
     CLOSED_NOMEM,
     CLOSED_REFUSED,
+    CLOSED_TLS,
     CLOSED_TOO_BIG,
     EV_CLOSED,
     EV_HEAD,
@@ -51,6 +52,8 @@ __all__ = ["BackendJoin"]
 
 log = logging.getLogger(__name__)
 
+HTTPS_PORT: Final = 443
+
 # HANDSHAKE_DROPPED plus the RawSocket error octet "serializer unsupported".
 RAWSOCKET_SERIALIZER: Final = HANDSHAKE_DROPPED + 1
 
@@ -63,6 +66,8 @@ CHALLENGES_MAX: Final = 4
 
 # What becomes of a connection that is stopped or drained while a login is on its way to it.
 OUT_OF_SERVICE: Final = "is out of service by now"
+# What clients are told where there is no TLS with the router: why, only the log says.
+TLS_FAILED: Final = "cannot be reached: TLS failed"
 # What becomes of it when its route is changed while the login waits for its turn.
 OUT_OF_ROUTE: Final = "is not in the route any more"
 
@@ -303,8 +308,10 @@ class BackendJoin:
         request = b""
         if connection.target is not None:
             target = connection.target
+            # An HTTP client leaves the port out where it is the scheme's own (RFC 9110 section 7.2).
+            port = 0 if target.secure and target.port == HTTPS_PORT else target.port
             request, self._key = build_request(
-                target.host, target.port, target.resource, [SUBPROTOCOL_NAMES[serializer]], connection.headers
+                target.host, port, target.resource, [SUBPROTOCOL_NAMES[serializer]], connection.headers
             )
         hello = self._hello(serializer)
         self._challenges = 0
@@ -494,6 +501,9 @@ class BackendJoin:
             self._fell_through(connection, "cannot be dialled, the proxy is out of file descriptors")
         elif reason == CLOSED_TOO_BIG:
             self._fell_through(connection, "does not take a HELLO of this size, or sent too long an answer")
+        elif reason == CLOSED_TLS:
+            self._tls_failed(connection, data)
+            return
         elif reason == CLOSED_NOMEM:
             self._fell_through(connection, "cannot be dialled, the proxy is out of memory")
         elif reason in (CLOSED_REFUSED, CLOSED_DEADLINE):
@@ -518,6 +528,18 @@ class BackendJoin:
         self._after_failure()
 
     # --- failing ---
+
+    def _tls_failed(self, connection: ProxyConnection, data: bytes) -> None:
+        """No TLS with the router, or it was broken off. The reason is the operator's, and no client's business."""
+        if self._next_address(connection):
+            return
+        detail = data[:_CLOSE_REASON_LENGTH].decode("utf-8", "replace")
+        if self._is_committed:
+            log.warning("connection %s: TLS failed: %s", connection.id, detail)
+            self._fell_through(connection, TLS_FAILED)
+        else:
+            self._failed(connection, TLS_FAILED, detail)
+        self._after_failure()
 
     def _serializer_text(self, serializer: int) -> str:
         own = "the client's " if serializer == self._session.serializer else ""

@@ -1,5 +1,6 @@
 """Connections: the routers that the proxy can join for its clients, and how they fared lately."""
 
+import logging
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,6 +19,7 @@ from proxy.lifecycle import Managed
 from proxy.messages import SER_CBOR, SER_JSON, SER_MSGPACK, SERIALIZERS
 from proxy.plane import CODEC_RS, CODEC_WS, pack_address
 from proxy.refusals import Tally
+from proxy.tls.client import ClientTls
 from proxy.turns import Turns
 
 if TYPE_CHECKING:
@@ -25,11 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ANY", "ProxyConnection"]
 
+log = logging.getLogger(__name__)
+
 # How long a connection that could not be dialled is left alone, seconds: doubled after each failure, reset by success.
 PAUSE_FIRST: Final = 0.5
 PAUSE_LIMIT: Final = 30.0
 # Share of the pause that is drawn at random, so that the workers of a machine do not all come back at once.
 PAUSE_JITTER: Final = 0.2
+
+# How often it is looked whether a stopped connection's TLS is still needed, seconds.
+TLS_NEEDED_PERIOD: Final = 1.0
 
 _jitter = random.Random()  # noqa: S311 - nobody gains by guessing it
 
@@ -50,6 +57,7 @@ class ProxyConnection(Managed):
 
     :ivar config: the item as it was given; ``model``: the same, checked.
     :ivar target: host, port and path for the WebSocket upgrade request; None for RawSocket.
+    :ivar tls: what is asked of the router's certificate; None: plain, or not started.
     :ivar live: sessions that are joined; ``joined``: sessions joined ever; ``failures``: attempts that failed.
     :ivar refused: messages of this router that could not be passed on to their client.
     :ivar turns: of the logins: so many at a time.
@@ -79,6 +87,7 @@ class ProxyConnection(Managed):
         "params",
         "refused",
         "target",
+        "tls",
         "turns",
     )
 
@@ -102,6 +111,7 @@ class ProxyConnection(Managed):
         self.goodbye_ms = self.model.timeouts.goodbye
         self.turns = Turns(self.model.limits.max_joins, controller.reactor, self.model.timeouts.turn / 1000)
         self.params = 0
+        self.tls: ClientTls | None = None
         self.live = 0
         self.joined = 0
         self.failures = 0
@@ -119,9 +129,34 @@ class ProxyConnection(Managed):
         """Nothing is dialled before the first login."""
         if self.model.auth_mode == "cryptosign-proxy":
             self._login = partial(SignedIdentity, key=self.controller.require_node_key())
-        self.params = self.controller.plane.add_params(**_params(self.kind, self.model))
+        params = _params(self.kind, self.model)
+        transport = self.model.transport
+        if transport.endpoint.tls is not None:
+            self.tls = self.controller.tls_contexts.dial(transport.endpoint.tls, f"connection {self.id}")
+            params |= {"tls": self.tls.number, "server_name": transport.server_name}
+            if not transport.endpoint.tls.verify:
+                log.warning("connection %s: verify is off: anybody in between can pass for the router", self.id)
+        try:
+            self.params = self.controller.plane.add_params(**params)
+        except Exception:
+            self._close_tls()
+            raise
         self._fixed = _literal(self.model)
         return succeed(None)
+
+    def _stop(self) -> "Deferred[None]":
+        self._close_tls()
+        return succeed(None)
+
+    def _close_tls(self) -> None:
+        """Let go of TLS, once no login that is under way can dial any more."""
+        if self.tls is None:
+            return
+        if self.turns.taken:
+            self.controller.reactor.callLater(TLS_NEEDED_PERIOD, self._close_tls)
+            return
+        tls, self.tls = self.tls, None
+        tls.close()
 
     def marshal(self) -> dict[str, Any]:
         """What the management API shows: id, config, started and stopped (ns since the epoch), state."""

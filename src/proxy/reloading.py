@@ -88,6 +88,32 @@ class ReloadProcedures(WorkerController):
         self._in_service = config
         self._controller.shutdown_timeout = config.shutdown_timeout / 1000
 
+    @procedure
+    def reload_tls(self, details: Caller | None = None) -> dict[str, Any]:
+        """Put keys and certificates into use whose files have changed, for handshakes from now on. Connections stay.
+
+        Files are looked at now and then in any case. What cannot be used changes nothing for who names it.
+
+        Publishes on_proxy_tls_reloaded {replaced, who, when}, where anything was replaced.
+
+        :returns: ``replaced``: transports and connections that use new ones; ``kept``: those whose files have not
+            changed; ``failed``: by transport or connection, what is wrong with its files.
+        """
+        report: dict[str, Any] = self._controller.tls_contexts.reload()
+        if report["replaced"]:
+            self.on_tls_reloaded(report["replaced"], details)
+        return report
+
+    def on_tls_reloaded(self, replaced: list[str], details: Caller | None = None) -> None:
+        """Certificates were replaced.
+
+        :param replaced: for people, whose: ``transport ws1``.
+        :param details: of who asked for it; None: nobody did.
+        """
+        who = details.caller if details is not None else None
+        event = {"replaced": replaced, "who": who, "when": utcnow()}
+        self._controller.publish_event("on_proxy_tls_reloaded", event, acknowledge=True)
+
     @property
     def has_reload_waiting(self) -> bool:
         """Whether the file will be read again anyway, after the reload that is under way."""
@@ -99,7 +125,8 @@ class ReloadProcedures(WorkerController):
 
         The fewest objects are started and stopped, and sessions stay. Where something is wrong with the file, or
         something cannot be started, nothing changes. What the management API started and the file does not name stays,
-        but for a transport whose address the file names. One reload is done after the other.
+        but for a transport whose address the file names. Certificates are read again, too, see :meth:`reload_tls`.
+        One reload is done after the other.
 
         Publishes on_proxy_config_reloaded {started, stopped, kept, who, when}.
 
@@ -150,6 +177,8 @@ class ReloadProcedures(WorkerController):
         for text in warnings:
             log.warning("%s: %s", source.path, text)
         self._take(loaded.config)
+        certificates = self.reload_tls(details)
+        warnings += [f"{owner} goes on with what it has: {why}" for owner, why in certificates["failed"].items()]
         report = {"started": change.started, "stopped": change.stopped, "kept": self._count_kept(change)}
         log.info("%s is in service: started %s, stopped %s", source.path, change.started, change.stopped)
         who = details.caller if details is not None else None

@@ -49,7 +49,8 @@ def run(
 
     SIGTERM and SIGINT: stop accepting, say GOODBYE to all, and end when they are gone or the time is up
     (``shutdown_timeout``; one second for SIGINT). A second one ends the process at once. SIGHUP has the configuration
-    file read again; where there is none, or the terminal is gone that the worker was started on, it is as SIGTERM.
+    file and the certificates read again; where there is no file, or the terminal is gone that the worker was started
+    on, it is as SIGTERM.
 
     :param config: what to run.
     :param threads: data threads, None: one per core that this process may use.
@@ -173,13 +174,15 @@ class _Worker:
         self._controller.shutdown()
 
     def _reload(self) -> None:
-        log.info("SIGHUP: the configuration is read again")
+        log.info("SIGHUP: the configuration and the certificates are read again")
         if not self._controller.has_reload_waiting:  # else it is read once more in any case
             maybeDeferred(self._controller.reload_config).addErrback(self._cannot_reload)
 
     def _cannot_reload(self, failure: Failure) -> None:
         if not isinstance(failure.value, ProxyError):  # those are in the log already
             log.critical("the configuration cannot be changed\n%s", failure.getTraceback())
+        if not self._controller.is_stopping:
+            self._controller.reload_tls()  # certificates do not depend on it
 
 
 def _install_logging(level: str) -> None:

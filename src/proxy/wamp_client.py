@@ -9,11 +9,13 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
 
 from proxy.config import BackendTcp, BackendTransport, BackendUnix
 from proxy.errors import FeatureUnavailable
 
-__all__ = ["SessionTransport", "client_factory"]
+__all__ = ["SessionTransport", "client_factory", "over_tls", "watch_loss"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class SessionTransport:
     :param make_session: makes the session (autobahn's ITransportHandler), once the transport's handshake is done.
     :raises FeatureUnavailable: nothing is left of the serializers.
 
+    :ivar trouble: what broke the connection off, where that was TLS; else empty.
     :ivar closed: fires with None once a connection that :meth:`connect` made is gone, whatever the reason.
     """
 
@@ -53,6 +56,7 @@ class SessionTransport:
         )
         self._protocol: Any = None
         self._timer: Any = None  # IDelayedCall
+        self.trouble = ""
         self.closed: Deferred[None] = Deferred()
 
     def connect(self, handshake_timeout: float = CONNECT_TIMEOUT) -> "Deferred[None]":
@@ -62,18 +66,23 @@ class SessionTransport:
             it is the session's business.
         :returns: fires when connected, which is before the handshake; fails with what Twisted says. Cancelling it
             ends the attempt.
+        :raises ConfigError: the files of its TLS cannot be used.
         """
-        endpoint = _endpoint(self._reactor, self._config.endpoint)
+        endpoint = over_tls(_endpoint(self._reactor, self._config.endpoint), self._config, "management")
         connected: Deferred[Any] = endpoint.connect(self._factory)
         return connected.addCallback(self._has_connected, handshake_timeout)
 
     def _has_connected(self, protocol: Any, handshake_timeout: float) -> None:
         self._protocol = protocol
+        watch_loss(protocol, self._tls_failed)
         if isinstance(self._config.endpoint, BackendTcp):
             protocol.transport.setTcpKeepAlive(True)
             protocol.transport.setTcpNoDelay(True)
         self._timer = self._reactor.callLater(handshake_timeout, self._overdue)
         protocol.is_closed.addBoth(self._is_closed)
+
+    def _tls_failed(self, trouble: str) -> None:
+        self.trouble = f"TLS failed: {trouble}"
 
     def opened(self) -> None:
         """To be called when the session was opened: the handshake is done."""
@@ -122,6 +131,43 @@ def _endpoint(reactor: Any, endpoint: BackendTcp | BackendUnix) -> Any:
         return HostnameEndpoint(reactor, endpoint.host, endpoint.port, timeout=timeout)
     kind: Any = TCP6ClientEndpoint if endpoint.version == 6 else TCP4ClientEndpoint
     return kind(reactor, endpoint.host, endpoint.port, timeout=timeout)
+
+
+def over_tls(endpoint: Any, transport: BackendTransport, owner: str) -> Any:
+    """The endpoint with TLS on top of it, where the configuration says so.
+
+    :param endpoint: of Twisted (IStreamClientEndpoint).
+    :param owner: for errors: ``connection router1``.
+    :raises ConfigError: a file cannot be used.
+    """
+    tls = transport.endpoint.tls
+    if tls is None:
+        return endpoint
+    # Imported late: pyOpenSSL takes memory, and the data plane needs none of it.
+    from twisted.internet.endpoints import wrapClientTLS
+
+    from proxy.tls.sessions import connection_creator
+
+    return wrapClientTLS(connection_creator(tls, transport.server_name, owner), endpoint)
+
+
+def watch_loss(protocol: Any, told: Callable[[str], object]) -> None:
+    """Have somebody told why TLS broke off a connection, before the protocol hears of its end.
+
+    :param protocol: autobahn's, connected; autobahn itself does not keep the reason.
+    """
+    lost = protocol.connectionLost
+
+    def connection_lost(reason: Failure) -> None:
+        if not reason.check(ConnectionDone, ConnectionLost):
+            from proxy.tls.sessions import tls_trouble
+
+            trouble = tls_trouble(reason)
+            if trouble:
+                told(trouble)
+        lost(reason)
+
+    protocol.connectionLost = connection_lost
 
 
 def _serializers(transport: BackendTransport) -> list[Any]:
@@ -194,7 +240,8 @@ def client_factory(
 def _request_url(transport: BackendTransport) -> str:
     """What autobahn makes the HTTP request from; where to dial it is told apart from that."""
     target = transport.target
+    scheme = "wss" if target.secure else "ws"
     if target.unix_path:
-        return f"ws://localhost{target.resource}"
+        return f"{scheme}://localhost{target.resource}"
     host = f"[{target.host}]" if ":" in target.host else target.host
-    return f"ws://{host}:{target.port}{target.resource}"
+    return f"{scheme}://{host}:{target.port}{target.resource}"

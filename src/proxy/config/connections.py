@@ -20,8 +20,9 @@ from proxy.config.fields import (
     seconds,
     unsupported,
 )
+from proxy.config.tls import BackendTlsConfig
 from proxy.config.transports import MIB, MessageOut, Milliseconds
-from proxy.config.urls import Url, parse_rawsocket_url, parse_websocket_url
+from proxy.config.urls import Url, certificate_name, parse_rawsocket_url, parse_websocket_url
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
@@ -47,15 +48,7 @@ class BackendTcp(Model):
     port: Annotated[int, integer(1, 65535)]
     version: Annotated[Literal[4, 6], one_of(4, 6)] | None = None
     timeout: Annotated[float, seconds(_DIAL_SECONDS_MAX)] | None = None
-    tls: Annotated[None, unsupported("the way to the router is plain TCP or a Unix socket")] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _tls_off(cls, data: Any) -> Any:
-        """``tls: false`` is what no TLS is written as; only a request for TLS is refused."""
-        if isinstance(data, Mapping) and data.get("tls") is False:
-            return {**data, "tls": None}
-        return data
+    tls: BackendTlsConfig = None
 
 
 class BackendUnix(Model):
@@ -64,6 +57,7 @@ class BackendUnix(Model):
     type: Literal["unix"] = "unix"
     path: UnixPath
     timeout: Annotated[float, seconds(_DIAL_SECONDS_MAX)] | None = None
+    tls: BackendTlsConfig = None
 
 
 BackendEndpoint: TypeAlias = Annotated[BackendTcp | BackendUnix, Field(discriminator="type")]
@@ -76,6 +70,10 @@ def _names(snake: str, *others: str) -> AliasChoices:
 
 
 _Seconds: TypeAlias = Annotated[float, seconds(86_400)]
+
+
+def _tcp(url: Url) -> dict[str, Any]:
+    return {"type": "tcp", "host": url.host, "port": url.port}
 
 
 class BackendOptions(Model):
@@ -154,19 +152,42 @@ class BackendTransport(Model):
             url = parse_websocket_url(text) if websocket else parse_rawsocket_url(text)
         except ValueError as error:
             raise problem("{text}", "url", text=str(error)) from None
-        if data.get("endpoint") is not None:
-            return data
-        if url.secure:
-            raise problem("TLS towards the router is not supported by this version", "url")
-        if url.unix_path:
-            return {**data, "endpoint": {"type": "unix", "path": url.unix_path}}
-        return {**data, "endpoint": {"type": "tcp", "host": url.host, "port": url.port}}
+        endpoint = data.get("endpoint")
+        if endpoint is None:
+            where = {"type": "unix", "path": url.unix_path} if url.unix_path else _tcp(url)
+            return {**data, "endpoint": {**where, "tls": url.secure}}
+        if url.secure and isinstance(endpoint, Mapping) and endpoint.get("type") == "tcp" and "tls" not in endpoint:
+            # To autobahn the endpoint alone says what is done: who writes wss:// is not to get plain text for it.
+            return {**data, "endpoint": {**endpoint, "tls": True}}
+        return data
 
     @model_validator(mode="after")
     def _rawsocket_size(self) -> "BackendTransport":
         if self.type == "rawsocket" and not 512 <= self.options.max_message_size <= 16 * MIB:
             raise problem(f"expected an integer from 512 to {16 * MIB} (octets)", "options.max_message_size")
         return self
+
+    @model_validator(mode="after")
+    def _has_server_name(self) -> "BackendTransport":
+        tls = self.endpoint.tls
+        if tls is not None and tls.verify and not self.server_name:
+            raise problem(
+                "expected the name in the router's certificate: a Unix socket has none", "endpoint.tls.hostname"
+            )
+        return self
+
+    @property
+    def server_name(self) -> str:
+        """Whom the router's certificate must name: a host or an address; empty where that is not known."""
+        tls, endpoint = self.endpoint.tls, self.endpoint
+        if tls is not None and tls.hostname is not None:
+            name = tls.hostname
+        elif isinstance(endpoint, BackendTcp):
+            name = endpoint.host
+        else:
+            url = None if self.url is None else parse_rawsocket_url(self.url)
+            name = url.host if url is not None and not url.unix_path else ""
+        return certificate_name(name)
 
     @property
     def target(self) -> Url:

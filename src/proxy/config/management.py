@@ -1,7 +1,6 @@
 """The key ``management``: where a worker that runs without a node offers its management API."""
 
 import os
-import re
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_validator
@@ -9,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_va
 from proxy.config.connections import BackendTransport
 from proxy.config.credentials import ascii_authid, private_key
 from proxy.config.fields import ENV_PATTERN, StrictModel, Text, UnixPath, integer, problem
+from proxy.config.unix_files import FileMode
 
 __all__ = [
     "ManagementAnonymous",
@@ -21,18 +21,7 @@ __all__ = [
     "ManagementWampCra",
 ]
 
-_OCTAL = re.compile(r"(?:0o?)?[0-7]{3}")
-_MODE_TEXT = 'expected the mode of a file in octal, like "0660": read and write for the owner, either for others'
 REALM_DEFAULT: Final = "crossbar"
-
-
-def _mode(value: Any) -> int:
-    """A string is octal; a number is what it is, which in YAML may be written in octal, too."""
-    if isinstance(value, str) and _OCTAL.fullmatch(value):
-        value = int(value.removeprefix("0o"), 8)
-    if not isinstance(value, int) or isinstance(value, bool) or value & ~0o666 or value & 0o600 != 0o600:
-        raise problem(_MODE_TEXT)
-    return value
 
 
 def _from_environment(value: str) -> str:
@@ -175,7 +164,7 @@ class ManagementConfig(StrictModel):
     """
 
     path: UnixPath | None = None
-    mode: Annotated[int, BeforeValidator(_mode)] = 0o600
+    mode: FileMode = 0o600
     transport: ManagementTransport | None = None
     realm: Text = REALM_DEFAULT
     auth: ManagementAuth | None = None

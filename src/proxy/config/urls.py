@@ -39,6 +39,20 @@ def parse_rawsocket_url(url: str) -> Url:
     return _parse(url, ("rs", "rss", "ws", "wss"))
 
 
+def certificate_name(host: str) -> str:
+    """A host as certificates name it: an address without brackets, a name in ASCII without the root's dot (RFC 6125).
+
+    :param host: as a URL or an endpoint has it.
+    """
+    name = host.removeprefix("[").removesuffix("]").removesuffix(".")
+    if not name.isascii():
+        try:
+            name = name.encode("idna").decode("ascii")
+        except UnicodeError:
+            pass  # nobody can be asked for it either
+    return name
+
+
 def _parse(url: str, schemes: tuple[str, ...]) -> Url:
     wanted = f"expected a URL like {schemes[0]}://host:port/path or {schemes[0]}://unix:/path/to/socket"
     if any(char <= " " or char == "\x7f" for char in url):

@@ -16,7 +16,18 @@ from proxy.ctl.wording import address, duration
 if TYPE_CHECKING:
     from proxy.ctl.client import Client
 
-__all__ = ["call", "cancel_drain", "drain", "kill", "read_item", "reload", "shutdown", "start", "stop"]
+__all__ = [
+    "call",
+    "cancel_drain",
+    "drain",
+    "kill",
+    "read_item",
+    "reload",
+    "reload_tls",
+    "shutdown",
+    "start",
+    "stop",
+]
 
 _PROCEDURES: Final = {"transport": "transport", "connection": "connection", "route": "realm_route"}
 _SESSIONS: Final = {
@@ -226,6 +237,23 @@ async def reload(client: "Client", output: Output) -> None:
         output.line(line)
     kept = ", ".join(_count(number, kind.removesuffix("s")) for kind, number in changes["kept"].items())
     output.line(f"the configuration is applied{'' if lines else ', nothing has changed'}; kept: {kept}")
+
+
+async def reload_tls(client: "Client", output: Output) -> None:
+    """Put replaced keys and certificates into use.
+
+    :raises Ended: some cannot be used.
+    """
+    report = await client.call("reload_tls")
+    if output.as_json:
+        output.json(report)
+    else:
+        for owner in report["replaced"]:
+            output.line(f"{owner} uses new certificates")
+        if not report["replaced"] and not report["failed"]:
+            output.line(f"no certificate has changed; kept: {_count(len(report['kept']), 'set')}")
+    if report["failed"]:
+        raise Ended("; ".join(f"{owner} goes on with what it has: {why}" for owner, why in report["failed"].items()))
 
 
 def _changed(changes: Mapping[str, Any]) -> list[str]:

@@ -290,6 +290,18 @@ def _reload(settings: "Settings") -> None:
     _run(settings, change.reload)
 
 
+@_command(ctl, "reload-tls")
+def _reload_tls(settings: "Settings") -> None:
+    """Put keys and certificates into use whose files have changed.
+
+    The worker looks at the files every few seconds in any case. Connections stay. The exit code is 1 if some cannot be
+    used: then what was in use stays so.
+    """
+    from proxy.ctl import change
+
+    _run(settings, change.reload_tls)
+
+
 @_command(ctl, "shutdown")
 @click.option("--wait", is_flag=True, help="Return when the worker has ended.")
 def _shutdown(settings: "Settings", wait: bool) -> None:

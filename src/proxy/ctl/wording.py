@@ -9,7 +9,8 @@ __all__ = ["address", "age", "auth_methods", "duration", "humane", "serializers"
 
 _STATES: Final = {1: "created", 2: "starting", 3: "started", 4: "failed", 5: "stopping", 6: "stopped"}
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
-_SCHEMES: Final = {"rawsocket": "rs"}
+# Without TLS and with it.
+_SCHEMES: Final = {"rawsocket": ("rs", "rss"), "web": ("http", "https"), "universal": ("http", "https")}
 # Keys of the answers that hold a time, ns since the epoch.
 _TIMES: Final = ("started", "stopped", "joined")
 
@@ -60,12 +61,19 @@ def address(config: Mapping[str, Any], *, is_client: bool = False) -> str:
     endpoint = config.get("endpoint")
     if not isinstance(endpoint, Mapping):
         return str(endpoint if endpoint is not None else config.get("url", ""))
-    scheme = _SCHEMES.get(str(config.get("type")), "ws")
+    scheme = _SCHEMES.get(str(config.get("type")), ("ws", "wss"))[_has_tls(config, endpoint)]
     if endpoint.get("type") == "unix" or "path" in endpoint:
         return f"{scheme}://unix:{endpoint.get('path')}"
     host = str(endpoint.get("host" if is_client else "interface") or ("localhost" if is_client else "*"))
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return f"{scheme}://{host}:{endpoint.get('port')}"
+
+
+def _has_tls(config: Mapping[str, Any], endpoint: Mapping[str, Any]) -> bool:
+    """Whether there is TLS: the endpoint says so, or of a router, where it says nothing, the URL."""
+    if "tls" in endpoint or endpoint.get("type") == "unix":
+        return endpoint.get("tls") not in (None, False)
+    return str(config.get("url", "")).startswith(("wss:", "rss:"))
 
 
 def auth_methods(config: Mapping[str, Any], default: str = "") -> str:

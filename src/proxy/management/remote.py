@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from autobahn.twisted.wamp import Session
 from autobahn.wamp.exception import ApplicationError
 from autobahn.wamp.types import CloseDetails, ComponentConfig, SessionDetails
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from proxy.auth.proofs import PROOFS
@@ -75,7 +75,7 @@ class RemoteManagement:
         self._attempt = _Attempt(self, self._controller, self._config.realm, self._authenticators())
         transport = SessionTransport(self._reactor, self._transport, self._attempt.make_session)
         self._attempt.transport = transport
-        self._connecting = transport.connect()
+        self._connecting = maybeDeferred(transport.connect)
         transport.closed.addCallback(self._is_over)
         self._connecting.addCallbacks(self._has_connected, self._cannot_connect)
 
@@ -215,7 +215,7 @@ class _Attempt:
         """
         self._cancel_timer()
         self._forget_carrier()
-        return self.why
+        return self.transport.trouble or self.why
 
     def leave(self) -> "Deferred[None]":
         """Say GOODBYE. Fires once the connection is gone."""

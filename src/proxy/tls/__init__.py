@@ -1,0 +1,1 @@
+"""TLS in the control plane: keys and certificates, from their files to the data plane, and what handshakes came to."""

@@ -5,8 +5,10 @@ All options that accepted sockets inherit on Linux are set on the listener, once
 
 import errno
 import fcntl
+import grp
 import ipaddress
 import os
+import pwd
 import socket
 import stat
 import time
@@ -22,8 +24,8 @@ __all__ = [
     "adopt_listener",
     "is_at",
     "open_listener",
-    "open_unix_listener",
     "release_unix",
+    "set_client_options",
     "stir_listener",
     "unix_identity",
 ]
@@ -64,17 +66,6 @@ def open_listener(
     return listener
 
 
-def open_unix_listener(endpoint: UnixEndpoint, mode: int) -> socket.socket:
-    """Make a listening Unix socket whose file has this mode, whatever the umask, before anybody can connect.
-
-    :param endpoint: where.
-    :param mode: bits of the file's mode. Connecting takes the right to write.
-    :returns: as :func:`open_listener`.
-    :raises CannotListen: likewise.
-    """
-    return _open_unix(endpoint, mode)
-
-
 def adopt_listener(listener: socket.socket, endpoint: TcpEndpoint | UnixEndpoint, *, nodelay: bool = True) -> None:
     """Set the options of an endpoint on a socket that listens at its address already.
 
@@ -85,6 +76,8 @@ def adopt_listener(listener: socket.socket, endpoint: TcpEndpoint | UnixEndpoint
     """
     if isinstance(endpoint, TcpEndpoint):
         _set_tcp_options(listener, endpoint, nodelay)
+    else:
+        _set_access(endpoint)
     listener.listen(endpoint.backlog)
 
 
@@ -193,15 +186,24 @@ def _all_shared(listeners: list[socket.socket]) -> Iterator[None]:
 
 
 def _set_tcp_options(listener: socket.socket, endpoint: TcpEndpoint, nodelay: bool) -> None:
-    tcp = socket.IPPROTO_TCP
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart must not wait for TIME_WAIT
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(endpoint.shared))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    listener.setsockopt(tcp, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
-    listener.setsockopt(tcp, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
-    listener.setsockopt(tcp, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-    listener.setsockopt(tcp, socket.TCP_NODELAY, int(nodelay))
-    listener.setsockopt(tcp, socket.TCP_USER_TIMEOUT, endpoint.user_timeout or 0)
+    set_client_options(listener, nodelay)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, endpoint.user_timeout or 0)
+
+
+def set_client_options(connection: socket.socket, nodelay: bool = True) -> None:
+    """What every client's TCP connection has. One that is accepted has it from its listening socket.
+
+    :param connection: or a listening socket.
+    :param nodelay: TCP_NODELAY.
+    """
+    tcp = socket.IPPROTO_TCP
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(tcp, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+    connection.setsockopt(tcp, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
+    connection.setsockopt(tcp, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    connection.setsockopt(tcp, socket.TCP_NODELAY, int(nodelay))
 
 
 def _reason(error: OSError, port: int) -> str:
@@ -217,18 +219,56 @@ def _reason(error: OSError, port: int) -> str:
 # --- Unix sockets ------------------------------------------------------------------------------------------------
 
 
-def _open_unix(endpoint: UnixEndpoint, mode: int | None = None) -> socket.socket:
+def _user_id(user: int | str) -> int:
+    """:raises OSError: there is no such user."""
+    if isinstance(user, int):
+        return user
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise OSError(errno.ENOENT, f"there is no user {user!r}") from None
+
+
+def _group_id(group: int | str) -> int:
+    """:raises OSError: there is no such group."""
+    if isinstance(group, int):
+        return group
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise OSError(errno.ENOENT, f"there is no group {group!r}") from None
+
+
+def _set_access(endpoint: UnixEndpoint) -> None:
+    """Give the file of a socket its owner, group and mode.
+
+    :raises OSError: the system refuses: only root gives a file away, and others only to groups that they belong to.
+    """
+    if endpoint.path.startswith("\0"):
+        return  # there is no file
+    if endpoint.owner is not None or endpoint.group is not None:
+        owner = -1 if endpoint.owner is None else _user_id(endpoint.owner)  # -1: unchanged
+        group = -1 if endpoint.group is None else _group_id(endpoint.group)
+        os.chown(endpoint.path, owner, group, follow_symlinks=False)
+    if endpoint.mode is not None:
+        os.chmod(endpoint.path, endpoint.mode)
+
+
+def _open_unix(endpoint: UnixEndpoint) -> socket.socket:
     path = endpoint.path
     name = f"unix socket {path!r}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _locked_folder(path, name):
             _remove_stale(path, name)
-            if mode is not None:
-                os.fchmod(listener.fileno(), mode)  # bind() makes the file with it, less the umask
+            if endpoint.mode is not None:
+                os.fchmod(listener.fileno(), endpoint.mode)  # bind() makes the file with it, less the umask
             listener.bind(path)
-            if mode is not None and not path.startswith("\0"):
-                os.chmod(path, mode)  # nobody can connect yet: it does not listen
+            try:
+                _set_access(endpoint)  # nobody can connect yet: it does not listen
+            except OSError:
+                os.unlink(path)
+                raise
             # Within the lock: a socket that is bound and does not listen yet looks stale to everybody else.
             listener.listen(endpoint.backlog)
         listener.setblocking(False)
@@ -237,7 +277,7 @@ def _open_unix(endpoint: UnixEndpoint, mode: int | None = None) -> socket.socket
         if error.errno is None:  # Python's own check of the length
             text = "the path is too long for a Unix socket (at most 107 octets)"
         else:
-            text = os.strerror(error.errno)
+            text = error.strerror or os.strerror(error.errno)
         raise CannotListen(f"cannot listen on {name}: {text}") from error
     except BaseException:
         listener.close()

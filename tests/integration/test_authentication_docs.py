@@ -1,8 +1,4 @@
-"""docs/authentication.md is true: its files are written down and its commands are run, as its readers would do it.
-
-A block of code is a file where the line before it ends in that file's name; a ``console`` block holds commands and what
-they print. Each ``proxy.yaml`` is one example: it is started, and the commands up to the next one are run.
-"""
+"""docs/authentication.md is true: its files are written down and its commands are run, as its readers would do it."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +17,7 @@ import yaml
 
 from conftest import missing
 from proxy.config import check
+from support.documents import Example, examples
 from support.endpoints import free_port
 from support.process import Child, peer_environment, wait_until
 from support.proxies import NEVER_IN_LOG, READY
@@ -30,8 +26,6 @@ from support.routers import ROOT, find_crossbar, unix_answers
 pytestmark = pytest.mark.slow
 
 DOCUMENT = ROOT / "docs" / "authentication.md"
-BLOCK = re.compile(r"(?:`(?P<name>[\w./]+)`:\n\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 CLIENT_SECONDS = 60.0
 
 # What readers put in the place of: the name of the machine, which is the authid of a proxy that runs alone.
@@ -49,50 +43,7 @@ private-key-ed25519: 70726f78792773206578616d706c65206b65792c206e6f2073656372657
 ROUTER_SOCKETS = ("router.sock", "local.sock")
 
 
-@dataclass
-class Example:
-    """One configuration of the proxy.
-
-    :ivar title: heading of its section.
-    :ivar files: by name, of this example and those before it.
-    :ivar steps: commands with what they print.
-    """
-
-    title: str
-    files: dict[str, str]
-    steps: list[tuple[str, list[str]]] = field(default_factory=list)
-
-
-def examples() -> Iterator[Example]:
-    """All that the document has."""
-    text = DOCUMENT.read_text()
-    files: dict[str, str] = {}
-    current = None
-    for block in BLOCK.finditer(text):
-        name, kind, content = block["name"], block["kind"], block["text"]
-        if kind == "console":
-            assert current is not None, "a command before the first proxy.yaml"
-            current.steps += commands(content)
-            continue
-        assert name is not None, f"a block of {kind} that is no file: {content[:200]}"
-        if name == "proxy.yaml":
-            if current is not None:
-                yield current
-            files = dict(files)
-            current = Example(HEADING.findall(text, 0, block.start())[-1], files)
-        files[name] = content
-    assert current is not None
-    yield current
-
-
-def commands(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Commands of a console block with the lines that each prints."""
-    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-        command, *lines = part.splitlines()
-        yield command, lines
-
-
-EXAMPLES = list(examples())
+EXAMPLES = list(examples(DOCUMENT))
 
 
 class Place:

@@ -1,7 +1,9 @@
 """Listening sockets: options, ports, and socket files."""
 
 import fcntl
+import grp
 import os
+import pwd
 import socket
 import stat
 import threading
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from proxy import listeners
 from proxy.config import TcpEndpoint, UnixEndpoint
@@ -308,3 +311,75 @@ def test_no_descriptor_is_left_open_by_failures(tmp_path: Path) -> None:
         with pytest.raises(CannotListen):
             open_listener(endpoint)
     assert count() == before
+
+
+# --- who may connect ---------------------------------------------------------------------------------------------
+
+
+def test_a_socket_file_has_its_mode_whatever_the_umask(stack: ExitStack, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    stack.callback(os.umask, before)
+    listen(stack, unix(tmp_path / "a.sock", mode="0666"))
+    assert stat.S_IMODE((tmp_path / "a.sock").stat().st_mode) == 0o666
+    os.umask(0)
+    listen(stack, unix(tmp_path / "b.sock", mode="0600"))
+    assert stat.S_IMODE((tmp_path / "b.sock").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
+def test_a_socket_file_is_given_to_its_owner_and_group(stack: ExitStack, tmp_path: Path) -> None:
+    listen(stack, unix(tmp_path / "a.sock", mode="0660", owner="nobody", group=12345))
+    status = (tmp_path / "a.sock").stat()
+    assert (status.st_uid, status.st_gid) == (pwd.getpwnam("nobody").pw_uid, 12345)
+    assert stat.S_IMODE(status.st_mode) == 0o660
+    listen(stack, unix(tmp_path / "b.sock", owner=4711))
+    status = (tmp_path / "b.sock").stat()
+    assert (status.st_uid, status.st_gid) == (4711, os.getgid())
+
+
+def test_ones_own_group_needs_no_privilege(stack: ExitStack, tmp_path: Path) -> None:
+    listen(stack, unix(tmp_path / "a.sock", owner=os.getuid(), group=grp.getgrgid(os.getgid()).gr_name))
+    assert (tmp_path / "a.sock").stat().st_gid == os.getgid()
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"owner": "no-such-user"}, "there is no user 'no-such-user'"),
+        ({"group": "no-such-group"}, "there is no group 'no-such-group'"),
+    ],
+)
+def test_without_its_owner_a_socket_is_not_left_behind(
+    stack: ExitStack, tmp_path: Path, keys: dict[str, str], text: str
+) -> None:
+    with pytest.raises(CannotListen, match=text):
+        listen(stack, unix(tmp_path / "a.sock", **keys))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_without_a_file_has_no_mode(stack: ExitStack) -> None:
+    name = f"\0wamp-proxy-test-{os.getpid()}"
+    endpoint = UnixEndpoint.model_construct(path=name, backlog=5, mode=0o600, owner=1, group="no-such-group")
+    listen(stack, endpoint)
+
+
+def test_a_successor_sets_its_own_mode(stack: ExitStack, tmp_path: Path) -> None:
+    listener = listen(stack, unix(tmp_path / "a.sock", mode="0600"))
+    listeners.adopt_listener(listener, unix(tmp_path / "a.sock", mode="0660"))
+    assert stat.S_IMODE((tmp_path / "a.sock").stat().st_mode) == 0o660
+    with pytest.raises(OSError, match="there is no user"):
+        listeners.adopt_listener(listener, unix(tmp_path / "a.sock", owner="no-such-user"))
+
+
+@pytest.mark.parametrize("mode", ["0777", "660a", "0060", 0o170, True, "", "00660"])
+def test_modes_that_make_no_sense(tmp_path: Path, mode: object) -> None:
+    with pytest.raises(ValidationError, match="expected the mode of a file in octal"):
+        unix(tmp_path / "a.sock", mode=mode)
+
+
+@pytest.mark.parametrize("owner", [-1, "", "a b", "a:b", 2**32 - 1, False, 1.5])
+def test_owners_that_make_no_sense(tmp_path: Path, owner: object) -> None:
+    with pytest.raises(ValidationError, match="expected the name of a user, or its number"):
+        unix(tmp_path / "a.sock", owner=owner)
+    with pytest.raises(ValidationError, match="expected the name of a group, or its number"):
+        unix(tmp_path / "a.sock", group=owner)

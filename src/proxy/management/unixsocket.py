@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from proxy.config import UnixEndpoint
-from proxy.listeners import open_unix_listener, release_unix, unix_identity
+from proxy.listeners import open_listener, release_unix, unix_identity
 from proxy.management.rawsocket import ManagementConnection
 from proxy.management.realm import REALM, ManagementRealm
 
@@ -52,7 +52,7 @@ class ManagementSocket:
 
         :raises CannotListen: the path is in use, too long, or cannot be written.
         """
-        listener = open_unix_listener(UnixEndpoint(path=self._path), self._mode)
+        listener = open_listener(UnixEndpoint(path=self._path, mode=self._mode))
         self._identity = unix_identity(self._path)
         factory = _Connections(self._controller.reactor, self.realm)
         self._acceptor = _Acceptor(self._controller.reactor, listener, factory)

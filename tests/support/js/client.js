@@ -14,6 +14,7 @@ globalThis.WebSocket = class extends WebSocket {
     sockets.push(this);
   }
 };
+require("./xhr.js");
 const autobahn = require("autobahn");
 const readline = require("readline");
 
@@ -55,6 +56,8 @@ function connect(job) {
     transport.url = endpoint.url;
     transport.serializers = [SERIALIZERS[job.serializer]()];
     transport.protocols = [protocol];
+  } else if (endpoint.kind === "longpoll") {
+    transport.url = endpoint.url; // it speaks JSON only
   } else {
     transport.serializers = [SERIALIZERS[job.serializer]()];
     transport.protocols = [protocol];

@@ -15,7 +15,8 @@ from proxy.auth.routers import LoginError, RouterLogin
 from proxy.connections import ProxyConnection
 from proxy.errors import ProxyError
 from proxy.messages import SERIALIZER_NAMES, Welcome
-from proxy.wamp_client import client_factory
+from proxy.service_requests import ServiceRequests
+from proxy.wamp_client import client_factory, over_tls, watch_loss
 
 if TYPE_CHECKING:
     from proxy.controller import ProxyController
@@ -49,6 +50,8 @@ class ServiceSession(ApplicationSession):
     :param login: how to log in.
     :param told: called with each step: ``open``, ``joined``, ``refused`` (with CloseDetails), ``failed`` (with a text:
         the login goes no further), ``left``, ``gone``.
+
+    :ivar requests: calls and publications for what others have said.
     """
 
     def __init__(self, login: RouterLogin, told: Callable[["ServiceSession", str, Any], None]) -> None:
@@ -56,6 +59,12 @@ class ServiceSession(ApplicationSession):
         self._login = login
         self._told = told
         self._has_joined = False
+        self.requests = ServiceRequests(self)
+
+    def onMessage(self, msg: Any) -> None:
+        """A message came."""
+        if not self.requests.take(msg):
+            super().onMessage(msg)
 
     def onConnect(self) -> None:
         """The transport is open: say HELLO."""
@@ -90,11 +99,13 @@ class ServiceSession(ApplicationSession):
 
     def onLeave(self, details: Any) -> Any:
         """The router does not take us, or the session is over."""
+        self.requests.lost()
         self._told(self, "left" if self._has_joined else "refused", details)
         return super().onLeave(details)
 
     def onDisconnect(self) -> None:
         """The transport is closed."""
+        self.requests.lost()
         self._told(self, "gone", None)
         super().onDisconnect()
 
@@ -134,12 +145,19 @@ class Attempt:
         """
         seconds = self._connection.dial_ms / 1000
         factory = self._factory(serializer)
+        connection = self._connection
         try:
-            self._protocol = yield _endpoint(self._reactor, address, seconds).connect(factory)
+            endpoint = over_tls(
+                _endpoint(self._reactor, address, seconds), connection.model.transport, f"connection {connection.id}"
+            )
+            self._protocol = yield endpoint.connect(factory)
         except ConnectingCancelledError as error:
             raise CancelledError from error
         except Exception as error:
             raise Unreachable(f"{address} cannot be reached: {error}") from error
+        watch_loss(
+            self._protocol, lambda why: self._fail(Unreachable, f"{address} cannot be reached: TLS failed: {why}")
+        )
         if address.path is None:
             self._protocol.transport.setTcpKeepAlive(True)
         self._timer = self._reactor.callLater(seconds, self._expired, "handshake", seconds)

@@ -13,7 +13,7 @@ from proxy.config import WorkerConfig
 from proxy.controller import ProxyController
 from proxy.messages import SER_CBOR, SER_JSON
 from proxy.plane import EV_CLOSED, EV_HEAD
-from support.planes import PEER, FakePlane
+from support.planes import INTRO, FakePlane
 
 DEFLATE = "permessage-deflate"
 DEFAULT = {"inflate_bits": 15, "inflate_reset": False, "deflate_bits": 15, "deflate_reset": False, "mem_level": 8}
@@ -56,7 +56,7 @@ class Front:
             f"Sec-WebSocket-Extensions: {offer}",
         ]
         head = "\r\n".join([*lines, "", ""]).encode()
-        self.transport.on_event(EV_HEAD, conn, 0, bytes([len(PEER)]) + PEER + head)
+        self.transport.on_event(EV_HEAD, conn, 0, INTRO + head)
         response, _, keywords = self.plane.upgrades[conn]
         assert (b"permessage-deflate" in response) == ("inflate_bits" in keywords)
         return keywords

@@ -29,9 +29,12 @@ DEEP ?= $(wildcard tests/unit tests/property tests/kernel tests/integration test
 # of the control plane only: the same octets pass the data plane as in the others, so that once is enough
 SHALLOW := $(addprefix tests/integration/test_,node.py node_channel.py node_command.py node_ending.py ctl.py \
 	manhole.py management_remote.py management_socket.py process.py service_sessions.py auth_dynamic.py \
-	auth_matrix.py auth_static.py authentication_docs.py cookies.py router_logins.py bench_logins.py) \
-	$(addprefix tests/unit/test_,auth_*.py bench_tools.py config.py cookies*.py ctl_*.py management_*.py nodekey.py \
-	nodelog.py passthrough.py procedures.py process*.py proofs.py redaction.py reloading.py router_logins.py)
+	auth_matrix.py auth_static.py authentication_docs.py cookies.py router_logins.py bench_logins.py bench_tls.py \
+	browser.py crossbar_examples.py forwarded.py longpoll.py mqtt.py other_endpoints.py tls_backend.py tls_login.py \
+	tls_reload.py transports_docs.py web_*.py) \
+	$(addprefix tests/unit/test_,auth_*.py bench_*.py config.py cookies*.py ctl_*.py forwarded.py longpoll_*.py \
+	management_*.py mqtt_*.py nodekey.py nodelog.py other_endpoints.py passthrough.py procedures.py process*.py proofs.py \
+	redaction.py reloading.py router_logins.py tls_*.py upgrade.py web_*.py)
 ARGS ?=
 
 .PHONY: help

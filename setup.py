@@ -73,11 +73,12 @@ MACROS: dict[str, list[tuple[str, str | None]]] = {
     "trace": [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")],
 }
 
+
 def find_openssl() -> dict[str, list[str]]:
     """Where OpenSSL is, and how to link it.
 
-    ``PROXY_OPENSSL=static`` puts it into the extension, for wheels that need nothing of the system they are installed on.
-    ``OPENSSL_PREFIX`` names an installation other than the system's.
+    ``PROXY_OPENSSL=static`` puts it into the extension, for wheels that need nothing of the system that they are
+    installed on. ``OPENSSL_PREFIX`` names an installation other than the system's.
     """
     prefix = os.environ.get("OPENSSL_PREFIX")
     includes = [f"{prefix}/include"] if prefix else []
@@ -96,7 +97,7 @@ def find_archive(name: str, folders: list[str]) -> str:
     command = [*tool("CC", "cc"), f"-print-file-name={name}"]
     path = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     if not Path(path).is_absolute():
-        sys.exit(f"wamp-proxy: PROXY_OPENSSL=static: there is no {name}; OPENSSL_PREFIX names the folder above its lib/")
+        sys.exit(f"wamp-proxy: PROXY_OPENSSL=static: no {name}; OPENSSL_PREFIX names the folder above its lib/")
     return path
 
 
@@ -122,8 +123,10 @@ PROBES = (
     (".c", "#include <zlib.h>\nint main(void) { return 0; }\n", "the headers of zlib are not installed"),
     (
         ".c",
-        "#include <openssl/ssl.h>\n#if OPENSSL_VERSION_NUMBER < 0x10101000L\n#error this OpenSSL is too old\n#endif\n"
-        "int main(void) { return 0; }\n",
+        (
+            "#include <openssl/ssl.h>\n#if OPENSSL_VERSION_NUMBER < 0x10101000L\n#error too old\n#endif\n"
+            "int main(void) { return 0; }\n"
+        ),
         "the headers of OpenSSL 1.1.1 or newer are not installed",
     ),
     (

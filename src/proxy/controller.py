@@ -32,7 +32,9 @@ from proxy.session_ids import SessionIds
 from proxy.session_states import SYSTEM_SHUTDOWN
 from proxy.sessions import FrontSession
 from proxy.threads import thread_count
+from proxy.tls.watching import TlsContexts
 from proxy.transports import ProxyTransport
+from proxy.web_connections import WebConnection
 from proxy.webservices import WebServiceProcedures
 
 __all__ = ["ProxyController", "SessionsFate"]
@@ -84,6 +86,7 @@ class ProxyController(ReloadProcedures, WebServiceProcedures, SessionProcedures,
         # How long sessions may take to end at a shutdown, seconds.
         self.shutdown_timeout = options.shutdown_timeout / 1000
         self.session_ids = SessionIds(self.plane)
+        self.tls_contexts = TlsContexts(self.plane, self.reactor, self.on_tls_reloaded)
         self.resolver = Resolver(self.reactor)
         self.routes = RouteTable()
         self.connections: Registry[ProxyConnection] = Registry("connection")
@@ -356,7 +359,7 @@ class ProxyController(ReloadProcedures, WebServiceProcedures, SessionProcedures,
         self.plane.on_idle = check
         services.addCallback(check)
         self.drains.cancel_all()
-        sessions: list[FrontSession | EchoSession] = []
+        sessions: list[FrontSession | EchoSession | WebConnection] = []
         for transport in self.all_transports():
             sessions.extend(transport.sessions.values())
             transport.settle()
@@ -390,7 +393,7 @@ class ProxyController(ReloadProcedures, WebServiceProcedures, SessionProcedures,
             transport.release()
         self.plane.stop()
 
-    def _shut_down(self, sessions: "list[FrontSession | EchoSession]") -> None:
+    def _shut_down(self, sessions: "list[FrontSession | EchoSession | WebConnection]") -> None:
         batch, rest = sessions[:SHUTDOWN_BATCH], sessions[SHUTDOWN_BATCH:]
         for session in batch:
             try:

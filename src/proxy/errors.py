@@ -98,3 +98,9 @@ class InUse(ProxyError):
     """Something else needs what was to be stopped."""
 
     uri = "crossbar.error.object_in_use"
+
+
+class ClassImportFailed(ProxyError):
+    """A class that the configuration names cannot be imported or used."""
+
+    uri = "crossbar.error.class_import_failed"

@@ -23,7 +23,9 @@ from proxy.messages import (
     encode,
     goodbye,
 )
+from proxy.peers import TlsInfo
 from proxy.plane import CODEC_WS
+from proxy.tls.details import for_routers, peer_details
 
 __all__ = [
     "AGENT",
@@ -73,6 +75,7 @@ def transport_details(
     headers: dict[str, str] | None,
     subprotocol: str | None = None,
     extension: str | None = None,
+    tls: TlsInfo | None = None,
 ) -> dict[str, Any]:
     """The client's transport as autobahn's TransportDetails marshals it, for the router's session details.
 
@@ -81,9 +84,10 @@ def transport_details(
     :param headers: of :func:`forwarded_headers`; None for RawSocket.
     :param subprotocol: of WebSocket; None: that of the serializer.
     :param extension: the WebSocket extension in use, as the handshake named it; None: there is none.
+    :param tls: between the client and the proxy; None: the connection is plain.
     """
     is_websocket = kind == CODEC_WS
-    return {
+    details = {
         "channel_type": "tcp",
         "channel_framing": "websocket" if is_websocket else "rawsocket",
         "channel_serializer": SERIALIZER_NAMES[serializer],
@@ -102,6 +106,7 @@ def transport_details(
         "http_headers_sent": {} if is_websocket else None,
         "http_cbtid": None,
     }
+    return details if tls is None else details | peer_details(tls)
 
 
 # What a client may not say for itself: on the trusted connection the router would take it for the proxy's word.
@@ -175,7 +180,10 @@ def backend_hello(
         "proxy_authrole": accept.authrole,
         "proxy_authmethod": accept.authmethod,
         "proxy_authprovider": accept.authprovider,
-        "proxy_authextra": {**accept.authextra, **({"transport": client.transport} if client.transport else {})},
+        "proxy_authextra": {
+            **accept.authextra,
+            **({"transport": for_routers(client.transport)} if client.transport else {}),
+        },
     }
     return [int(MessageType.HELLO), accept.realm, hello]
 

@@ -11,7 +11,9 @@ from proxy.routes import RouteUse
 from proxy.session_states import CODE_GOING_AWAY, GOODBYE_AND_OUT, SYSTEM_SHUTDOWN, State
 
 if TYPE_CHECKING:
+    from proxy.entrances import Entrance
     from proxy.logins import Login
+    from proxy.peers import TlsInfo
     from proxy.transports import ProxyTransport
 
 __all__ = ["FrontEnd"]
@@ -24,9 +26,11 @@ log = logging.getLogger("proxy.sessions")
 class FrontEnd:
     """A client's connection, without what drives it.
 
-    :param transport: the listening transport that it came through.
+    :param entrance: the way that it came in.
     :param conn: its number in the data plane.
 
+    :ivar transport: the listening transport that it came through.
+    :ivar peer: the client's address, as Crossbar.io names it; ``tls``: what its TLS came to, None: it is plain.
     :ivar cookie: key of the connection's cookie (:mod:`proxy.cookies`); None: it has none.
     :ivar login: the login that is under way.
     :ivar front_sid: the session ID that the client was told, or will be; 0: it has none, or the router chooses it.
@@ -45,6 +49,7 @@ class FrontEnd:
         "conn",
         "cookie",
         "deadline",
+        "entrance",
         "extension",
         "front_sid",
         "has_own_sid",
@@ -59,17 +64,20 @@ class FrontEnd:
         "state",
         "subprotocol",
         "timer",
+        "tls",
         "transport",
         "use",
     )
 
-    def __init__(self, transport: "ProxyTransport", conn: int) -> None:
-        self.transport = transport
-        self.plane = transport.plane
+    def __init__(self, entrance: "Entrance", conn: int) -> None:
+        self.entrance = entrance
+        self.transport: ProxyTransport = entrance.transport
+        self.plane = entrance.plane
         self.conn = conn
         self.state = State.HANDSHAKE
         self.serializer = 0
         self.peer = ""
+        self.tls: TlsInfo | None = None
         self.headers: dict[str, str] | None = None
         self.subprotocol: str | None = None
         self.extension: str | None = None
@@ -138,7 +146,7 @@ class FrontEnd:
         self.plane.send(self.conn, message)
         self._detach(to_router)
         self.state = State.DISMISSED
-        timeout_ms = self.transport.close_ms
+        timeout_ms = self.entrance.close_ms
         self.deadline = self.transport.controller.reactor.seconds() + timeout_ms / 1000
         self.plane.next(self.conn, timeout_ms)
 

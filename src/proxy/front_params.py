@@ -5,27 +5,31 @@ from urllib.parse import unquote
 
 from proxy import __version__
 from proxy.compression import Settings
-from proxy.config import RawSocketTransport, TesteeTransport, TransportConfig, WebSocketOptions, WebSocketTransport
+from proxy.config import EntranceConfig, Limits, RawSocketKeys, TesteeTransport, WebSocketKeys, WebSocketOptions
 from proxy.config.fields import subprotocols
 from proxy.config.urls import parse_websocket_url
 from proxy.handshake import Policy
 from proxy.messages import SERIALIZERS
 from proxy.plane import CODEC_RS, CODEC_WS
 
-__all__ = ["connection_params", "handshake_policy"]
+__all__ = ["SERVER_NAME", "SERVER_TEXT", "connection_params", "handshake_policy", "limit_params"]
 
-SERVER_TEXT: Final = f"wamp-proxy/{__version__}"
+SERVER_NAME: Final = "wamp-proxy"
+SERVER_TEXT: Final = f"{SERVER_NAME}/{__version__}"
 
 
-def handshake_policy(config: TransportConfig) -> Policy | None:
-    """What the opening handshake of a WebSocket transport lets in; None for RawSocket."""
-    if isinstance(config, RawSocketTransport):
+def handshake_policy(config: EntranceConfig, *, takes_any_path: bool = False) -> Policy | None:
+    """What the opening handshake at an entrance for WebSocket lets in; None for RawSocket.
+
+    :param takes_any_path: its place among several has been found by the path already.
+    """
+    if isinstance(config, RawSocketKeys):
         return None
     options = config.options
-    is_wamp = isinstance(config, WebSocketTransport)
+    is_wamp = isinstance(config, WebSocketKeys)
     return Policy(
-        path=_path(config.url),
-        serializers=subprotocols(config.serializers) if isinstance(config, WebSocketTransport) else tuple(SERIALIZERS),
+        path=None if takes_any_path else _path(config.url),
+        serializers=subprotocols(config.serializers) if isinstance(config, WebSocketKeys) else tuple(SERIALIZERS),
         allowed_origins=options.allowed_origins,
         allow_null_origin=options.allow_null_origin,
         enable_webstatus=options.enable_webstatus,
@@ -50,12 +54,10 @@ def _path(url: str | None) -> str | None:
     return path if path != "/" else None
 
 
-def connection_params(config: TransportConfig) -> dict[str, Any]:
-    """Keywords of add_params() for the connections of a listening transport."""
-    limits = config.limits
-    params: dict[str, Any] = {
+def limit_params(limits: Limits) -> dict[str, Any]:
+    """Keywords of add_params() for connections of which no more is known than the transport's limits."""
+    return {
         "kind": CODEC_WS,
-        "max_message": config.options.max_message_size,
         "max_out": limits.max_message_out,
         "max_head": limits.max_head_size,
         "high_water": limits.high_water,
@@ -65,7 +67,15 @@ def connection_params(config: TransportConfig) -> dict[str, Any]:
         "close_ms": limits.close_timeout,
         "stall_ms": limits.stall_timeout,
     }
-    if isinstance(config, RawSocketTransport):
+
+
+def connection_params(config: EntranceConfig, limits: Limits) -> dict[str, Any]:
+    """Keywords of add_params() for the connections that come in at an entrance.
+
+    :param limits: that go for them.
+    """
+    params: dict[str, Any] = limit_params(limits) | {"max_message": config.options.max_message_size}
+    if isinstance(config, RawSocketKeys):
         return params | {
             "kind": CODEC_RS,
             "serializers": sum(1 << SERIALIZERS[name] for name in config.serializers),

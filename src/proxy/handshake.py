@@ -33,6 +33,7 @@ __all__ = [
     "check_response",
     "head_too_large",
     "parse_request",
+    "peek_request",
 ]
 
 WEBSOCKET_VERSION: Final = "13"
@@ -118,6 +119,7 @@ class Request:
     :ivar protocols: subprotocols in the client's order of preference.
     :ivar key: the Sec-WebSocket-Key header, not checked yet; empty where there is none.
     :ivar headers: all of them by lower-case name; repeated ones joined by a comma (Cookie: by a semicolon).
+    :ivar is_secure: it has come over TLS.
     """
 
     method: str
@@ -129,6 +131,7 @@ class Request:
     protocols: list[str]
     key: str
     headers: dict[str, str]
+    is_secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +199,11 @@ class Accepted:
         return keywords if self.compression is None else keywords | self.compression.keywords
 
 
-def parse_request(head: bytes) -> Request:
+def parse_request(head: bytes, *, is_secure: bool = False) -> Request:
     """Parse an HTTP request head.
 
     :param head: up to and including the empty line, nothing after it.
+    :param is_secure: it has come over TLS.
     :raises HttpError: 400 (malformed; a header twice that may be there once), 405, 501, 505 (not HTTP/1.1).
     """
     event = _read_request(head)
@@ -222,7 +226,21 @@ def parse_request(head: bytes) -> Request:
         protocols=_split_protocols(headers.get("sec-websocket-protocol", "")),
         key=headers.get("sec-websocket-key", ""),
         headers=headers,
+        is_secure=is_secure,
     )
+
+
+def peek_request(head: bytes) -> tuple[str, str]:
+    """Method and path of a request, percent-decoded: to find who is to read it in full.
+
+    :param head: as for :func:`parse_request`.
+    :raises HttpError: its first line is malformed, or names no path.
+    """
+    parts = head.partition(b"\r\n")[0].split(b" ")
+    if len(parts) != 3 or not parts[1].isascii() or not parts[0].isascii():
+        raise HttpError(400, "malformed HTTP request: bad request line")
+    method = parts[0].decode("ascii")
+    return method, _split_target(method, parts[1].decode("ascii"))[0]
 
 
 def accept(request: Request, policy: Policy, memory: int = sys.maxsize) -> Accepted:
@@ -331,7 +349,8 @@ def _check_upgrade(request: Request, policy: Policy) -> None:
     upgrade = headers.get("upgrade")
     wanted = [("Upgrade", "websocket"), ("Sec-WebSocket-Version", WEBSOCKET_VERSION)]
     if upgrade is None and policy.enable_webstatus:
-        page = statuspage.render(request.host, request.port, request.path, policy.subprotocols, policy.server)
+        address = request.host + ("" if request.port is None else f":{request.port}") + request.path
+        page = statuspage.render(address, policy.subprotocols, policy.server, is_secure=request.is_secure)
         extra = [("Content-Security-Policy", statuspage.CONTENT_SECURITY_POLICY)]
         raise HttpError(200, "status page", extra, page, "text/html; charset=utf-8")
     if upgrade is None or not _has_token(upgrade, "websocket"):

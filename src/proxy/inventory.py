@@ -152,8 +152,8 @@ class SessionProcedures(WorkerController):
         check_message(message)
         session = self._find_session(session_id)
         shown = _marshal(session)
-        if session.transport.cookies is not None:
-            session.transport.cookies.dismissed(session, reason)  # or it would be back at once
+        if session.entrance.cookies is not None:
+            session.entrance.cookies.dismissed(session, reason)  # or it would be back at once
         send_away(session, reason, message)
         event = {key: shown[key] for key in ("session", "realm", "authid")}
         self.publish_event("on_proxy_session_killed", {**event, "reason": reason})
@@ -220,10 +220,12 @@ def _of_transport(transport: "ProxyTransport") -> dict[str, Any]:
         "state": int(transport.state),
         "address": transport.address,
         "connections": len(transport.sessions),
+        "tunnels": transport.tunnels,
         "accepted": transport.accepted,
         "sessions": transport.live,
         "joined": transport.joined,
         "denied": transport.denied,
+        "tls_failed": transport.tls_failed,
         "refused_messages": transport.refused.count,
     }
 

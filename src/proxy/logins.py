@@ -136,7 +136,7 @@ class Login:
 
     @property
     def _limits(self) -> LoginLimits:
-        return self.session.transport.logins
+        return self.session.entrance.logins
 
 
 class LoginSession(FrontEnd):
@@ -167,23 +167,27 @@ class LoginSession(FrontEnd):
         except MessageError as error:
             self._violated(str(error))
             return
-        transport = transport_details(
-            self.transport.kind, self.serializer, self.peer, self.headers, self.subprotocol, self.extension
-        )
-        if self.transport.draws_sids:
+        transport = self.transport_details()
+        if self.entrance.draws_sids:
             # Before anything is decided: a CHALLENGE names the ID that WELCOME will have.
             self.front_sid = self.transport.controller.session_ids.draw()
             self.has_own_sid = True
         sid = self.front_sid or secrets.randbelow(ID_MAX) + 1
         attempt = Attempt(realm, details, transport, sid, self.cookie)
-        refusal = self.transport.logins.enter(self.peer)
+        refusal = self.entrance.logins.enter(self.peer)
         if refusal is not None:
             self._refuse(refusal)
             return
         self.login = Login(self, attempt)
-        self.login.work(lambda: self._settle(self.transport.authentication.hello(attempt)))
+        self.login.work(lambda: self._settle(self.entrance.authentication.hello(attempt)))
 
     # --- the decision ---
+
+    def transport_details(self) -> dict[str, Any]:
+        """What the router is told of the client's connection, see :func:`proxy.forwarding.transport_details`."""
+        return transport_details(
+            self.entrance.kind, self.serializer, self.peer, self.headers, self.subprotocol, self.extension, self.tls
+        )
 
     def _settle(self, outcome: Outcome) -> None:
         """Go on with a decision, now or once it is there."""
@@ -192,7 +196,7 @@ class LoginSession(FrontEnd):
         if not isinstance(outcome, Deferred):
             self._decided(outcome)
             return
-        seconds = self.transport.authenticator_ms / 1000
+        seconds = self.entrance.authenticator_ms / 1000
         self.timer = self.transport.controller.reactor.callLater(seconds, self._authenticator_timeout, seconds)
         login.pending = outcome
 
@@ -218,7 +222,7 @@ class LoginSession(FrontEnd):
         self._denied(unavailable(f"the authenticator took more than {seconds:g} s"))
 
     def _decided(self, decision: Decision) -> None:
-        refusal = self.transport.logins.blocked(self.peer)
+        refusal = self.entrance.logins.blocked(self.peer)
         if refusal is not None:
             # Too many of its address have failed while it waited. Whoever guesses many at a time must not learn which
             # of the others was right.
@@ -236,7 +240,7 @@ class LoginSession(FrontEnd):
             self._join(decision, relays=False)
 
     def _denied(self, decision: Deny) -> None:
-        self.transport.logins.failed(self.peer, decision.reason)
+        self.entrance.logins.failed(self.peer, decision.reason)
         self._refuse(decision)
 
     # --- CHALLENGE and AUTHENTICATE ---
@@ -274,7 +278,7 @@ class LoginSession(FrontEnd):
         except MessageError as error:
             self._violated(str(error))
             return
-        refusal = self.transport.logins.blocked(self.peer)
+        refusal = self.entrance.logins.blocked(self.peer)
         if refusal is not None:
             self._refuse(refusal)
             return
@@ -346,7 +350,7 @@ class LoginSession(FrontEnd):
         self._end_login()
         back_sid = welcome.session_id
         controller = self.transport.controller
-        refusal = self.transport.logins.blocked(self.peer) if login.RELAYS else None
+        refusal = self.entrance.logins.blocked(self.peer) if login.RELAYS else None
         if refusal is not None:  # as for those who are decided about here
             self._detach(refusal.reason)
             self._refuse(refusal)
@@ -371,8 +375,8 @@ class LoginSession(FrontEnd):
             self._deny(reason, text)
             return
         self._establish(back, details, identity, message)
-        if self.transport.cookies is not None and not login.RELAYS:
-            self.transport.cookies.remember(self, identity, asked)
+        if self.entrance.cookies is not None and not login.RELAYS:
+            self.entrance.cookies.remember(self, identity, asked)
 
     def _establish(self, back: Back, details: dict[str, Any], identity: Accept, message: bytes) -> None:
         self.authid = str(details.get("authid") or identity.authid)
@@ -410,11 +414,11 @@ class LoginSession(FrontEnd):
     def refused(self, message: bytes, reason: str) -> None:
         """No router took the client: it gets this ABORT."""
         if self.join is not None and self.join.accept.authmethod == RELAYED and reason not in _NOT_OF_CLIENT:
-            refusal = self.transport.logins.blocked(self.peer)
+            refusal = self.entrance.logins.blocked(self.peer)
             if refusal is not None:
                 # As for one that the router would have taken.
                 reason, message = refusal.reason, encode(self.serializer, abort(refusal.reason, refusal.message))
-            self.transport.logins.failed(self.peer, reason)
+            self.entrance.logins.failed(self.peer, reason)
         self.transport.denied += 1
         self._detach("")
         self._log_refused(reason)

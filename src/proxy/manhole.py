@@ -66,6 +66,9 @@ class ManholeConfig(StrictModel):
     @field_validator("endpoint", mode="after")
     @classmethod
     def _nobody_from_afar(cls, endpoint: TcpEndpoint | UnixEndpoint) -> TcpEndpoint | UnixEndpoint:
+        for key in ("tls", "proxy_protocol", "forwarded", "mode", "owner", "group"):
+            if key in endpoint.model_fields_set:
+                raise problem("expected nothing here: a manhole has no use for it", key)
         if isinstance(endpoint, UnixEndpoint):
             return endpoint
         interface = endpoint.interface

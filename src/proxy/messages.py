@@ -49,7 +49,9 @@ __all__ = [
     "check_hello",
     "check_welcome",
     "decode",
+    "decode_value",
     "encode",
+    "encode_value",
     "goodbye",
     "is_uri",
     "shorten",
@@ -306,6 +308,26 @@ def decode(serializer: int, data: bytes, *, trusted: bool = False) -> list[Any]:
     if type(message) is not list or not message or type(message[0]) is not int:
         raise MessageError(f"a WAMP message is a list that begins with its type, got {shorten(message)}")
     return message
+
+
+def decode_value(serializer: int, data: bytes) -> Any:
+    """Decode what is no WAMP message, but serialized as if it were a part of one.
+
+    :param serializer: one of :data:`SERIALIZERS`, but not FlatBuffers.
+    :raises MessageError: not exactly one value of this serializer.
+    """
+    try:
+        return _DECODERS[serializer](data, False)
+    except Exception as error:  # as in decode()
+        raise MessageError(f"not {SERIALIZER_NAMES[serializer]}: {shorten(error)}") from error
+
+
+def encode_value(serializer: int, value: Any) -> bytes:
+    """The opposite of :func:`decode_value`.
+
+    :raises MessageError: the serializer cannot express it.
+    """
+    return encode(serializer, value)
 
 
 def encode(serializer: int, message: list[Any]) -> bytes:

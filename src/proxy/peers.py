@@ -91,5 +91,7 @@ def _read_tls(block: bytes) -> TlsInfo:
         fields.append(block[at : at + length])
         at += length
     # Most clients have the same ones, and they stay in memory as long as the connection.
-    protocol, cipher, server_name, alpn = (sys.intern(field.decode("ascii", "replace")) for field in fields[:4])
+    protocol, cipher, server_name, alpn = (field.decode("ascii", "replace") for field in fields[:4])
+    # There are few different ones; the name is the client's to choose, and may be another each time.
+    protocol, cipher, alpn = sys.intern(protocol), sys.intern(cipher), sys.intern(alpn)
     return TlsInfo(protocol, cipher, server_name, alpn, *fields[4:7])

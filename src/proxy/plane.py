@@ -247,17 +247,15 @@ class Plane(Protocol):
     @property
     def adopt(self) -> Callable[..., None]: ...
     @property
-    def add_tls(self) -> Callable[..., int]: ...
-    @property
     def replace_tls(self) -> Callable[..., None]: ...
-    @property
-    def drop_tls(self) -> Callable[[int], None]: ...
 
     on_idle: Callable[[], None] | None
     """Called when the last owner has been dropped."""
 
     def add_params(self, **options: Any) -> int: ...
     def add_realm(self, name: str) -> int: ...
+    def add_tls(self, **options: Any) -> int: ...
+    def drop_tls(self, number: int) -> None: ...
 
 
 def _make_room_for_descriptors() -> None:
@@ -295,6 +293,7 @@ class DataPlane:
         self._numbers = itertools.count(1)
         self._params: dict[tuple[tuple[str, Any], ...], int] = {}
         self._realms: dict[str, int] = {}
+        self._free_tls: list[int] = []
         self._threads: list[threading.Thread] = []
         self._stopped = False
         self._listeners: set[int] = set()
@@ -309,9 +308,7 @@ class DataPlane:
         self.reply = relay.reply
         self.tunnel = relay.tunnel
         self.adopt = relay.adopt
-        self.add_tls = relay.add_tls
         self.replace_tls = relay.replace_tls
-        self.drop_tls = relay.drop_tls
         self.send = relay.send
         self.next = relay.next
         self.dial = relay.dial
@@ -404,6 +401,22 @@ class DataPlane:
         if number is None:
             number = self._params[key] = self._relay.add_params(**options)
         return number
+
+    def add_tls(self, **options: Any) -> int:
+        """As ``Relay.add_tls()``, but numbers that were dropped are given again, so that restarts do not pile them up.
+
+        :raises ValueError: something cannot be used.
+        """
+        if not self._free_tls:
+            return self._relay.add_tls(**options)
+        number = self._free_tls[-1]
+        self._relay.replace_tls(number, **options)
+        return self._free_tls.pop()
+
+    def drop_tls(self, number: int) -> None:
+        """As ``Relay.drop_tls()``. Whoever dropped it has made sure that no connection will ask for it any more."""
+        self._relay.drop_tls(number)
+        self._free_tls.append(number)
 
     def add_realm(self, name: str) -> int:
         """The number under which the data plane knows a realm's session IDs: one for each name, for good.

@@ -13,6 +13,7 @@ from twisted.internet.defer import succeed
 
 from proxy.back import Back
 from proxy.cookies.tracker import LOGOUT, Admission
+from proxy.forwarded import client_peer
 from proxy.forwarding import encoded_goodbye, forwarded_headers, leave_taking
 from proxy.handshake import Accepted, HttpError, head_too_large, parse_request
 from proxy.logins import LoginSession
@@ -24,6 +25,7 @@ from proxy.messages import (
     decode,
     type_name,
 )
+from proxy.peers import read_intro
 from proxy.plane import (
     EV_CLOSED,
     EV_CONTROL,
@@ -35,7 +37,6 @@ from proxy.plane import (
     ST_DEADLINE,
     ST_TOO_BIG,
     closed_text,
-    peer_text,
     violation_text,
 )
 from proxy.refusals import PAYLOAD_SIZE_EXCEEDED, fail_request
@@ -109,11 +110,12 @@ class FrontSession(LoginSession):
     # --- transport handshake ---
 
     def _on_head(self, arg: int, data: bytes) -> None:
-        start = 1 + data[0]
-        self.peer = peer_text(data[1:start])
+        peer, head = read_intro(data)
+        self.peer, self.tls = peer.text, peer.tls
         try:
-            request = parse_request(data[start:])
-            accepted = self.transport.accept(self.conn, request)
+            request = parse_request(head, is_secure=peer.is_secure)
+            self.peer = client_peer(peer, request.headers, self.transport.model.endpoint.forwarded).text
+            accepted = self.entrance.accept(self.conn, request)
         except HttpError as error:
             self._reply(error)
             return
@@ -123,7 +125,7 @@ class FrontSession(LoginSession):
         self.subprotocol = sys.intern(accepted.subprotocol)
         if accepted.compression is not None:
             self.extension = sys.intern(accepted.compression.response)
-        cookies = self.transport.cookies
+        cookies = self.entrance.cookies
         if cookies is None:
             self._upgrade(accepted, accepted.response)
             return
@@ -142,7 +144,7 @@ class FrontSession(LoginSession):
 
     def _upgrade(self, accepted: Accepted, response: bytes) -> None:
         self.state = State.OPEN
-        self.plane.upgrade(self.conn, response, accepted.serializer, **accepted.keywords)
+        self.entrance.upgrade(self.conn, accepted, response)
 
     def _on_bad_head(self, arg: int, data: bytes) -> None:
         self._reply(head_error(arg))
@@ -153,7 +155,8 @@ class FrontSession(LoginSession):
 
     def _on_open(self, arg: int, data: bytes) -> None:
         self.serializer = arg
-        self.peer = peer_text(data)
+        peer, _ = read_intro(data)
+        self.peer, self.tls = peer.text, peer.tls
         self.state = State.OPEN
 
     # --- the client leaves ---
@@ -177,7 +180,7 @@ class FrontSession(LoginSession):
                 self.plane.send(back.conn, leave_taking(self.serializer, back.serializer, data, message))
 
         # Once it is answered the cookie is worth nothing, wherever the client shows it.
-        cookies = self.transport.cookies
+        cookies = self.entrance.cookies
         is_logout = cookies is not None and goodbye.reason == LOGOUT
         over = cookies.log_out(self) if cookies is not None and is_logout else succeed(None)
         over.addCallback(pass_on).addErrback(self._on_error)
@@ -210,9 +213,9 @@ class FrontSession(LoginSession):
         # While LEAVING the router has the client's own GOODBYE already.
         self._detach(TRANSPORT_LOST if self.state is State.ESTABLISHED else "")
         self.state = State.CLOSED
-        if self.transport.cookies is not None:
-            self.transport.cookies.leave(self)
-        self.transport.gone(self.conn)
+        if self.entrance.cookies is not None:
+            self.entrance.cookies.leave(self)
+        self.entrance.gone(self.conn)
 
     # --- the router leaves ---
 
@@ -230,8 +233,8 @@ class FrontSession(LoginSession):
             self._router_broke(str(error))
             return
         self._log_left(f"the router said {type_name(code)}, {reason}")
-        if self.transport.cookies is not None:
-            self.transport.cookies.dismissed(self, reason)
+        if self.entrance.cookies is not None:
+            self.entrance.cookies.dismissed(self, reason)
         data = leave_taking(source, self.serializer, data, message)
         if code == MessageType.ABORT:
             self.plane.unlink(self.conn)

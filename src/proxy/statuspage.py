@@ -26,28 +26,30 @@ footer {{ margin-top: 3rem; color: #667; font-size: .9rem; }}
 <p>This address is up. It speaks <a href="https://wamp-proto.org/" rel="noreferrer">WAMP</a> over WebSocket, so there is
 nothing more to see in a browser.</p>
 <p>To connect, give a WAMP client this URL:</p>
-<p><code>ws://{address}</code></p>
-<p>(<code>wss://{address}</code> where a server in front of it adds TLS.)</p>
+<p><code>{scheme}://{address}</code></p>
+{hint}
 <p>WebSocket subprotocols: {subprotocols}.</p>
 <footer>{server}</footer>
 </body>
 </html>
 """
 
+_HINT: Final = "<p>(<code>wss://{address}</code> where a server in front of it adds TLS.)</p>"
 
-def render(host: str, port: int | None, path: str, subprotocols: Sequence[str], server: str) -> bytes:
+
+def render(address: str, subprotocols: Sequence[str], server: str, *, is_secure: bool = False) -> bytes:
     """The status page.
 
-    :param host: as the browser named it.
-    :param port: likewise, None where it named none.
-    :param path: of the endpoint, percent-decoded.
+    :param address: host, port if there is one, and path of the endpoint, as the browser named them.
     :param subprotocols: that it speaks.
     :param server: product, and version if that may be told.
+    :param is_secure: the browser has come over TLS.
     :returns: HTML in UTF-8, without anything to load from elsewhere.
     """
-    address = host + ("" if port is None else f":{port}") + path
     page = _PAGE.format(
+        scheme="wss" if is_secure else "ws",
         address=escape(address),
+        hint="" if is_secure else _HINT.format(address=escape(address)),
         subprotocols=", ".join(f"<code>{escape(name)}</code>" for name in subprotocols),
         server=escape(server),
     )

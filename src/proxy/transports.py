@@ -1,313 +1,152 @@
-"""Listening transports: a socket that all data threads accept on, and the sessions that came through it."""
+"""Listening transports: an address that all data threads accept on, the ways in there, and who came through them."""
 
-import errno
 import logging
-import os
-import socket
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.python.failure import Failure
 
-from proxy.addresses import Address, is_literal
-from proxy.auth import Authentication
-from proxy.config import (
-    BackendTcp,
-    RawSocketTransport,
-    TcpEndpoint,
-    TesteeTransport,
-    TransportConfig,
-    UnixEndpoint,
-    WebSocketTransport,
-    checked,
-)
+from proxy.config import TransportConfig, UniversalTransport, WebTransport
 from proxy.config.redaction import redacted
-from proxy.cookies import CookieTracker
 from proxy.echo import EchoSession
-from proxy.errors import CannotListen, ProxyError
-from proxy.front_params import connection_params, handshake_policy
-from proxy.handshake import Accepted, Request, accept
-from proxy.lifecycle import Managed, State
-from proxy.listeners import adopt_listener, is_at, open_listener, release_unix, stir_listener, unix_identity
+from proxy.entrances import CompressionMemory, Entrance
+from proxy.front_params import SERVER_NAME, connection_params, limit_params
+from proxy.handshake import HttpError, peek_request
+from proxy.lifecycle import State
+from proxy.listening import ListeningTransport, utc_now
 from proxy.login_limits import LoginLimits
-from proxy.plane import (
-    CODEC_RS,
-    CODEC_WS,
-    EV_CLOSED,
-    EV_LISTEN,
-    LISTEN_CLOSED,
-    LISTEN_FULL,
-    LISTEN_PAUSED,
-    LISTEN_RESUMED,
-    Plane,
-)
+from proxy.peers import Peer, read_intro
+from proxy.plane import CLOSED_TLS, EV_CLOSED, EV_HEAD, EV_LISTEN, EV_OPEN, EV_RAW, EV_VIOLATION, pack_networks
 from proxy.refusals import Tally
-from proxy.sessions import FrontSession
+from proxy.sessions import FrontSession, head_error
+from proxy.web_connections import WebConnection
 
 if TYPE_CHECKING:
     from proxy.controller import ProxyController
+    from proxy.tls.server import ServerTls
+    from proxy.web.site import WebSite
 
 __all__ = ["ProxyTransport"]
 
 log = logging.getLogger(__name__)
 
-_PAUSED_TEXT: Final = {
-    0: "out of memory",
-    errno.EMFILE: "out of file descriptors (limit of this process)",
-    errno.ENFILE: "out of file descriptors (limit of the system)",
-}
+# Between two lines about clients whose TLS handshake failed.
+_TLS_LINE_SECONDS: Final = 10.0
+# What asks for nothing but to be shown something: an entrance for WebSocket answers it itself.
+_PLAIN_METHODS: Final = ("GET", "HEAD")
 
-class ProxyTransport(Managed):
+
+class ProxyTransport(ListeningTransport):
     """One item of ``transports``.
 
-    :param controller: the worker that it belongs to.
-    :param transport_id: its id.
-    :param config: the item; a mapping is checked here.
-    :raises ConfigError: it cannot be used.
+    Parameters as :class:`ListeningTransport`.
 
-    :ivar config: the item as it was given.
+    :ivar entrance: the way in, where there is only one; None: which one it is, the first octets of a client tell.
+    :ivar rawsocket: the way in for RawSocket beside others; None: there is none.
+    :ivar websockets: ways in for WebSocket beside others, by the first component of the path.
+    :ivar site: web services; None: there are none.
+    :ivar raw: who speaks another protocol, which the first octet tells; None: nobody.
+    :ivar tls: None: clients connect without.
+    :ivar logins: how many may log in; ``compression``: what compression may take: for all ways in that have no limits
+        of their own.
     :ivar sessions: the connections that are there, by number, each with a session or without.
+    :ivar tunnels: how many of them are not the data plane's, but web services'.
     :ivar accepted: connections accepted ever; ``live``: sessions that are joined; ``joined``: sessions joined ever;
-        ``denied``: logins that were refused.
+        ``denied``: logins that were refused; ``tls_failed``: TLS handshakes that were not finished.
     :ivar refused: messages of its clients that could not be passed on to their router.
     """
-
-    KIND = "transport"
-    EXCLUDES_CALLER = True
 
     def __init__(
         self, controller: "ProxyController", transport_id: str, config: TransportConfig | Mapping[str, Any]
     ) -> None:
-        super().__init__(controller, f'transport "{transport_id}"')
-        self.plane: Plane = controller.plane
-        self.id = transport_id
-        self.model, self.config = checked(TransportConfig, config, controller.cbdir)
-        model: TransportConfig = self.model
-        self.kind = CODEC_RS if isinstance(model, RawSocketTransport) else CODEC_WS
-        self.cookies: CookieTracker | None = None
-        if isinstance(model, WebSocketTransport) and model.cookie is not None:
-            self.cookies = CookieTracker(model.cookie, controller.cookie_stores, transport_id, controller.reactor)
-        auth = None if isinstance(model, TesteeTransport) else model.auth
-        self.authentication = Authentication(auth, controller, self.cookies)
-        self.authenticator_ms = model.limits.authenticator_timeout
+        super().__init__(controller, transport_id, config)
+        model = self.model
         self.logins = LoginLimits(model.limits, controller.reactor)
-        self.policy = handshake_policy(model)
-        # The proxy chooses the session IDs of its clients, instead of passing on those of the routers.
-        self.draws_sids = not isinstance(model, TesteeTransport) and model.session_ids == "proxy"
-        self.close_ms = connection_params(model)["close_ms"]
-        self.sessions: dict[int, FrontSession | EchoSession] = {}
+        self.compression = CompressionMemory(model.limits.compression_memory, f"transport {transport_id}")
+        self.sessions: dict[int, FrontSession | EchoSession | WebConnection] = {}
         self.refused = Tally(f"transport {transport_id}", controller.reactor)
-        self.accepted = self.live = self.joined = self.denied = 0
-        self.created_at = _utc_now()
-        self.listening_since: str | None = None
-        self.address = ""
-        self._session_class = EchoSession if isinstance(model, TesteeTransport) else FrontSession
-        self._compression_memory: dict[int, int] = {}
-        self._compression_left = model.limits.compression_memory
-        self._is_compression_full = False
-        self._number = 0
-        self._identity: tuple[int, int] | None = None
-        self._unlistened: Deferred[None] | None = None
-        self._endpoint: TcpEndpoint | UnixEndpoint = model.endpoint
-        # Open, and not yet the data plane's.
-        self._listener: socket.socket | None = None
-        # Whose socket it is a second descriptor of.
-        self.predecessor: ProxyTransport | None = None
-        # The data plane's; it may be closed at any time once that was told to leave it.
-        self._descriptor = -1
-        # Who goes on with the socket.
-        self._heir: ProxyTransport | None = None
+        self.accepted = self.live = self.joined = self.denied = self.tunnels = self.tls_failed = 0
+        self._next_tls_line = 0.0
+        self.created_at = utc_now()
+        self.tls: ServerTls | None = None
+        self.raw: Any = None
+        self.entrance: Entrance | None = None
+        self.rawsocket: Entrance | None = None
+        self.websockets: dict[str, Entrance] = {}
+        self.site: WebSite | None = None
+        if isinstance(model, UniversalTransport):
+            if model.rawsocket is not None:
+                self.rawsocket = Entrance(self, "rawsocket", model.rawsocket)
+            self.websockets = {path.strip("/"): Entrance(self, path, item) for path, item in model.websocket.items()}
+            if model.web is not None:
+                self.site = self._make_site(model.web.paths, model.web.options)
+        elif isinstance(model, WebTransport):
+            self.site = self._make_site(model.paths, model.options)
+        else:
+            self.entrance = Entrance(self, "", model)
         # Waits for those who have connected and not said anything yet (IDelayedCall).
         self._lingering: Any = None
         self._has_lingered = False
         self.is_forgotten = False
-        self._is_given_up = False
+        self._is_site_ending = False
+        # Until the certificate is not needed any more; until requests under way are cut off.
+        self._tls_timer: Any = None
+        self._tunnel_timer: Any = None
 
-    # --- life ---
+    def _make_site(self, paths: Any, options: Any) -> "WebSite":
+        # Twisted Web takes memory and time that only those should pay who use it.
+        from proxy.web.site import WebSite
 
-    def _start(self) -> "Deferred[None]":
-        """Listen, at an address that is looked up first where the interface is given by name.
+        return WebSite(self, paths, options)
 
-        :raises CannotListen: the address is in use, not permitted, or there are too many listeners already.
-        """
-        if self.is_listening:
-            self._adopt()
-            return succeed(None)
-        return self.look_up().addCallback(self._open_and_listen).addErrback(self._not_started)
-
-    def _not_started(self, failure: Failure) -> Failure:
-        self._close_helpers()
-        return failure
-
-    def _close_helpers(self) -> None:
-        """Let go of what authentication holds."""
-        self.authentication.close()
-        if self.cookies is not None:
-            self.cookies.close()
-
-    def _open_and_listen(self, _: None) -> None:
-        self.open()
-        self.listen()
-
-    def _adopt(self) -> None:
-        """Give a socket that was another transport's the options of this one."""
-        if self.predecessor is None:
-            return
-        try:
-            with self.share() as listener:
-                adopt_listener(listener, self._endpoint, nodelay=self._nodelay)
-        except OSError as error:
-            log.warning("transport %s keeps the socket options of its predecessor: %s", self.id, error)
-        self.predecessor = None
+    # --- getting ready ---
 
     @property
-    def _nodelay(self) -> bool:
-        return isinstance(self.model, RawSocketTransport) or self.model.options.tcp_nodelay
+    def entrances(self) -> list[Entrance]:
+        """The ways in that are the transport's own; those on paths of its site are services'."""
+        first = self.entrance or self.rawsocket
+        return [*([first] if first is not None else []), *self.websockets.values()]
 
-    @property
-    def is_listening(self) -> bool:
-        """Whether clients are accepted."""
-        return self.listening_since is not None
+    @inlineCallbacks
+    def get_ready(self) -> Any:
+        """See :class:`ListeningTransport`."""
+        for entrance in self.entrances:
+            yield entrance.start()
+        config = getattr(self.model.endpoint, "tls", None)
+        if config is not None:
+            self.tls = self.controller.tls_contexts.serve(config, f"transport {self.id}")
+        if self.site is not None:
+            yield self.site.start()
 
-    def look_up(self) -> "Deferred[None]":
-        """The first step of a start: look the interface up where it is given by name, and get ready to authenticate.
+    def close_helpers(self) -> None:
+        """Let go of what authentication holds, of the site and of the certificates."""
+        for entrance in self.entrances:
+            entrance.close()
+        self.end_site()
+        self._close_tls()
 
-        :returns: fails with CannotListen where it has no address, with InvalidConfiguration or CannotStart where an
-            authenticator, or the store of the cookies, cannot be had.
-        """
-        ready: Deferred[None] = self.authentication.start()
-        if self.cookies is not None:
-            cookies = self.cookies
-            ready.addCallback(lambda _: cookies.start())
-        ready.addErrback(self._not_ready)
-        return ready.addCallback(lambda _: self._look_up_interface())
-
-    def _not_ready(self, failure: Failure) -> None:
-        failure.trap(ProxyError)
-        error = failure.value
-        assert isinstance(error, ProxyError)
-        raise type(error)(f"transport {self.id}: {error.message}", **error.details)
-
-    def _look_up_interface(self) -> "Deferred[None]":
-        endpoint = self.model.endpoint
-        if isinstance(endpoint, UnixEndpoint) or not endpoint.interface or is_literal(endpoint.interface):
-            return succeed(None)
-        name = BackendTcp(type="tcp", host=endpoint.interface, port=1, version=endpoint.version)
-        found = self.controller.resolver.resolve(name)
-        return found.addCallbacks(self._resolved, self._unresolved)
-
-    def _resolved(self, addresses: list[Address]) -> None:
-        assert isinstance(self.model.endpoint, TcpEndpoint)
-        self._endpoint = self.model.endpoint.model_copy(update={"interface": addresses[0].host})
-
-    def _unresolved(self, failure: Failure) -> None:
-        raise CannotListen(f"transport {self.id}: {failure.getErrorMessage()}")
-
-    def open(self, leaving: "Iterable[ProxyTransport]" = ()) -> None:
-        """The second step: take the address. Who connects from now on waits until :meth:`listen`.
-
-        :param leaving: transports that are stopped after this one listens. Where one of them has the very address, its
-            socket goes on in this transport, so that no client finds the address deserted.
-        :raises CannotListen: the address is in use or not permitted.
-        """
-        others = [other for other in leaving if other.is_listening]
-        self.predecessor = next((other for other in others if self.succeeds(other)), None)
-        if self.predecessor is not None:
-            self._listener = self.predecessor.share()
-        else:
-            self._listener = self._open_beside(others)
-            if isinstance(self._endpoint, UnixEndpoint):
-                self._identity = unix_identity(self._endpoint.path)
-        self.address = _url(self.kind, self._listener)
-
-    def _open_beside(self, others: "list[ProxyTransport]") -> socket.socket:
-        shares = [other.share() for other in others]
-        try:
-            return open_listener(self._endpoint, nodelay=self._nodelay, beside=shares)
-        except CannotListen as error:
-            raise CannotListen(f"transport {self.id}: {error.message}") from error
-        finally:
-            for share in shares:
-                share.close()
-
-    def share(self) -> socket.socket:
-        """One more descriptor of the listening socket. The caller owns it."""
-        return socket.socket(fileno=os.dup(self._descriptor))
-
-    def succeeds(self, other: "ProxyTransport") -> bool:
-        """Whether this transport is to be where another one listens. Call after :meth:`look_up`."""
-        endpoint = self._endpoint
-        if not other.is_listening:
-            return False
-        if isinstance(endpoint, UnixEndpoint):
-            if unix_identity(endpoint.path) != other._identity:
-                return False  # its file is gone: nobody would find it
-        elif not endpoint.port and endpoint.portrange is None and self.id != other.id:
-            return False  # any port is not the port of somebody else
-        with other.share() as listener:
-            return is_at(listener, endpoint)
+    def listener_params(self) -> dict[str, Any]:
+        """See :class:`ListeningTransport`."""
+        limits, endpoint = self.model.limits, self.model.endpoint
+        params = limit_params(limits) if self.entrance is None else connection_params(self.entrance.model, limits)
+        if self.rawsocket is not None:
+            params["rawsocket"] = self.rawsocket.params
+        if self.raw is not None:
+            params["raw_first"] = self.raw.FIRST_OCTET
+        if self.tls is not None:
+            params["tls"] = self.tls.number
+        if endpoint.proxy_protocol:
+            params["proxy_from"] = pack_networks(endpoint.proxy_protocol)
+        return params
 
     def listen(self) -> None:
-        """The last step: accept clients.
+        """See :class:`ListeningTransport`."""
+        super().listen()
+        if self.entrance is not None:
+            self.entrance.params = self.params
 
-        :raises CannotListen: there are too many listeners already.
-        """
-        assert self._listener is not None
-        self._number = self.plane.add_owner(self)
-        descriptor = self._listener.fileno()
-        try:
-            params = self.plane.add_params(**connection_params(self.model))
-            self.plane.listen(descriptor, self._number, params, self.model.max_connections)
-        except Exception as error:
-            self.give_up()
-            self.plane.drop_owner(self._number)
-            staying = sum(1 for other in self.controller.retired if other.sessions)
-            hint = f" ({staying} stopped transports whose sessions stay count, too)" if staying else ""
-            raise CannotListen(f"transport {self.id}: {error}{hint}") from error
-        self._listener.detach()
-        self._listener = None
-        self._descriptor = descriptor
-        self.listening_since = _utc_now()
-        if self.predecessor is not None:
-            self.predecessor._heir = self
-            # From now on the socket's file is removed by this transport.
-            self._identity, self.predecessor._identity = self.predecessor._identity, None
-
-    def give_up(self) -> None:
-        """Undo what was done of a start. Nobody gets anywhere who came in meanwhile."""
-        self._is_given_up = True
-        self._close_helpers()
-        if self.predecessor is not None:
-            self.predecessor._heir = None
-            if self.is_listening:
-                self._identity, self.predecessor._identity = None, self._identity
-            self.predecessor = None
-        self.release()
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        if self.is_listening:
-            self._unlistened = Deferred()
-            self.plane.unlisten(self._number)
-        for session in list(self.sessions.values()):
-            session.shut_down()
-
-    def _stop(self) -> "Deferred[None]":
-        """Stop listening; sessions that are there stay. Fires once nothing is accepted any more."""
-        self.release()
-        if not self.is_listening:
-            return succeed(None)  # it failed before
-        self._unlistened = Deferred()
-        self.plane.unlisten(self._number)
-        return self._unlistened
-
-    def release(self) -> None:
-        """Remove the file of a Unix socket, if it is ours."""
-        if isinstance(self.model.endpoint, UnixEndpoint):
-            release_unix(self.model.endpoint.path, self._identity)
-            self._identity = None
+    # --- what the management API sees ---
 
     def marshal(self) -> dict[str, Any]:
         """What the management API shows: id, type, config, created_at and listening_since (ISO 8601), state."""
@@ -346,20 +185,87 @@ class ProxyTransport(Managed):
 
     def on_event(self, kind: int, conn: int, arg: int, data: bytes) -> None:
         """An event of a client's connection or of the listener, see :class:`proxy.plane.Owner`."""
+        if kind == EV_LISTEN:
+            self.on_listen(arg & 0xFF, arg >> 8)
+        else:
+            self.on_client(self.entrance, kind, conn, arg, data)
+
+    def on_client(self, entrance: Entrance | None, kind: int, conn: int, arg: int, data: bytes) -> None:
+        """An event of a client's connection.
+
+        :param entrance: the way in where it has connected; None: its first event tells.
+        """
         session = self.sessions.get(conn)
         if session is None:
-            if kind == EV_LISTEN:
-                self._on_listen(arg & 0xFF, arg >> 8)
-                return
             if kind == EV_CLOSED:
+                if arg & 0xFF == CLOSED_TLS:
+                    self._tls_failed(data)
                 return
             # The data plane may have accepted it long before, and it says something only now.
             if self._is_given_up or not self.takes_logins:
                 self.plane.abort(conn)
                 return
-            session = self.sessions[conn] = self._session_class(self, conn)
             self.accepted += 1
+            entrance = entrance or self._find_entrance(kind, data)
+            if entrance is None:
+                self._without_entrance(kind, conn, arg, data)
+                return
+            session = self.sessions[conn] = entrance.begin(conn)
+            entrance.connections += 1
         session.on_front(kind, arg, data)
+
+    def _tls_failed(self, reason: bytes) -> None:
+        """Somebody's handshake failed. That may be anybody, any number of times, so only now and then it is logged."""
+        self.tls_failed += 1
+        now = self.controller.reactor.seconds()
+        if now >= self._next_tls_line:
+            self._next_tls_line = now + _TLS_LINE_SECONDS
+            text = "a client's TLS handshake on transport %s failed: %s (%d of them so far)"
+            log.info(text, self.id, reason.decode("utf-8", "replace") or "no reason given", self.tls_failed)
+
+    def _find_entrance(self, kind: int, data: bytes) -> Entrance | None:
+        """Where somebody comes in, by the first event of the connection; None: this is no WAMP client."""
+        if kind == EV_OPEN:
+            return self.rawsocket
+        if kind != EV_HEAD:
+            return None
+        try:
+            method, path = peek_request(read_intro(data)[1])
+        except HttpError:
+            return None  # whoever reads it in full says what is wrong
+        entrance = self.websockets.get(_first_component(path))
+        if entrance is None and self.site is not None:
+            entrance = self.site.websocket_at(path)
+        if entrance is not None and method not in _PLAIN_METHODS and self.site is not None:
+            return None
+        return entrance
+
+    def _without_entrance(self, kind: int, conn: int, arg: int, data: bytes) -> None:
+        """The first event of a connection that is not a WAMP client's."""
+        connection = self.sessions[conn] = WebConnection(self, conn)
+        target = {EV_HEAD: self.site, EV_RAW: self.raw}.get(kind)
+        if target is not None:
+            self._tunnel(connection, target, *read_intro(data))
+        elif kind == EV_HEAD:
+            self._answer(conn, HttpError(404, "there is nothing at this path"))
+        elif kind == EV_VIOLATION:
+            self._answer(conn, head_error(arg))
+        else:
+            self.plane.abort(conn)
+
+    def _tunnel(self, connection: WebConnection, target: Any, peer: Peer, head: bytes) -> None:
+        try:
+            target.tunnel(connection.conn, peer, head)
+        except OSError as error:
+            log.error("a client of transport %s is refused: %s", self.id, error)
+            self._answer(connection.conn, HttpError(503, "the server is busy, try again later"))
+        else:
+            connection.is_tunnelled = True
+            self.tunnels += 1
+
+    def _answer(self, conn: int, error: HttpError) -> None:
+        error.headers.insert(0, ("Server", SERVER_NAME))
+        self.plane.reply(conn, error.to_bytes())
 
     def on_crash(self, conn: int) -> None:
         """See :class:`proxy.plane.Owner`."""
@@ -367,65 +273,58 @@ class ProxyTransport(Managed):
         if session is not None:
             session.crashed()
 
-    def accept(self, conn: int, request: Request) -> Accepted:
-        """Answer an upgrade request, with compression if there is memory for it. ``conn`` holds it until gone().
-
-        :raises HttpError: see :func:`proxy.handshake.accept`.
-        """
-        assert self.policy is not None, "an HTTP head on a RawSocket transport"
-        accepted = accept(request, self.policy)
-        if accepted.compression is not None and accepted.compression.memory > self._compression_left:
-            self._warn_of_memory()
-            accepted = accept(request, self.policy, self._compression_left)
-        if accepted.compression is not None and accepted.compression.memory:
-            self._compression_memory[conn] = accepted.compression.memory
-            self._compression_left -= accepted.compression.memory
-        return accepted
-
     def gone(self, conn: int) -> None:
-        """A session's connection is closed."""
-        del self.sessions[conn]
-        self._compression_left += self._compression_memory.pop(conn, 0)
-        if self._is_compression_full and self._compression_left >= self.model.limits.compression_memory // 2:
-            self._is_compression_full = False
+        """A connection is closed."""
+        session = self.sessions.pop(conn)
+        if isinstance(session, WebConnection) and session.is_tunnelled:
+            self.tunnels -= 1
         self._forget()
 
-    def _warn_of_memory(self) -> None:
-        """Say that compression takes all its memory: once, and again after it took half of it."""
-        if not self._is_compression_full:
-            self._is_compression_full = True
-            text = "compression_memory (%d octets) is used up: further clients get no compression on transport %s (%s)"
-            log.warning(text, self.model.limits.compression_memory, self.id, self.address)
+    # --- the end ---
 
-    def _on_listen(self, what: int, error: int) -> None:
-        if what == LISTEN_PAUSED:
-            why = _PAUSED_TEXT.get(error) or os.strerror(error)
-            log.error("%s: accepting is paused on transport %s (%s)", why, self.id, self.address)
-        elif what == LISTEN_RESUMED:
-            log.warning("accepting goes on, on transport %s (%s)", self.id, self.address)
-        elif what == LISTEN_FULL:
-            log.warning(
-                "max_connections (%d) reached: connections are refused on transport %s (%s)",
-                self.model.max_connections,
-                self.id,
-                self.address,
-            )
-        elif what == LISTEN_CLOSED:
-            self._on_unlistened()
+    def turn_all_away(self) -> None:
+        """See :class:`ListeningTransport`."""
+        for session in list(self.sessions.values()):
+            session.shut_down()
 
-    def _on_unlistened(self) -> None:
-        self.listening_since = None
-        heir, self._heir = self._heir, None
-        if heir is not None and heir.is_listening:
-            with heir.share() as listener:
-                stir_listener(listener)
-        unlistened, self._unlistened = self._unlistened, None
-        if unlistened is None:
-            log.error("transport %s (%s) does not listen any more", self.id, self.address)
-            self.enter(State.FAILED)
-        else:
-            unlistened.callback(None)
+    def end_site(self) -> None:
+        """No web service any more: requests under way may come to their end, within ``close_timeout``. Idempotent."""
+        if self.site is None or self._is_site_ending:
+            return
+        self._is_site_ending = True
+        done: Deferred[None] = maybeDeferred(self.site.stop)
+        done.addErrback(self._site_failed).addCallback(self._site_ended)
+
+    def _site_failed(self, failure: Failure) -> None:
+        log.error("error while the web services of transport %s were stopped\n%s", self.id, failure.getTraceback())
+
+    def _site_ended(self, _: None) -> None:
+        if self.tunnels:
+            seconds = self.model.limits.close_timeout / 1000
+            self._tunnel_timer = self.controller.reactor.callLater(seconds, self._cut_tunnels)
+
+    def _cut_tunnels(self) -> None:
+        self._tunnel_timer = None
+        for conn, session in self.sessions.items():
+            if isinstance(session, WebConnection):
+                self.plane.abort(conn)
+
+    def on_unlistened(self) -> None:
+        """See :class:`ListeningTransport`."""
+        self.end_site()
+        if self.tls is not None and self._tls_timer is None and not self.is_forgotten:
+            # Some may be in the middle of their handshake.
+            seconds = 0 if self.controller.is_stopping else self.model.limits.handshake_timeout / 1000
+            self._tls_timer = self.controller.reactor.callLater(seconds, self._close_tls)
         self._forget()
+
+    def _close_tls(self) -> None:
+        timer, self._tls_timer = self._tls_timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        tls, self.tls = self.tls, None
+        if tls is not None:
+            tls.close()
 
     def _forget(self) -> None:
         """Once it neither listens nor has a session, no more event can come, but of who has not said anything yet.
@@ -436,12 +335,12 @@ class ProxyTransport(Managed):
         if self.sessions or not is_over or self._lingering is not None:
             return
         if self.successor is not None and not self._has_lingered and not self.controller.is_stopping:
-            seconds = connection_params(self.model)["handshake_ms"] / 1000
+            seconds = self.model.limits.handshake_timeout / 1000
             self._lingering = self.controller.reactor.callLater(seconds, self._has_waited)
             return
         self.is_forgotten = True
-        self._close_helpers()
-        self.plane.drop_owner(self._number)
+        self.close_helpers()
+        self.plane.drop_owner(self.number)
 
     def _has_waited(self) -> None:
         self._lingering = None
@@ -455,15 +354,6 @@ class ProxyTransport(Managed):
             self._has_waited()
 
 
-def _utc_now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-
-
-def _url(kind: int, listener: socket.socket) -> str:
-    """Where the socket listens, for people: ``ws://127.0.0.1:8080`` or ``rs://unix:/run/proxy.sock``."""
-    scheme = "rs" if kind == CODEC_RS else "ws"
-    name = listener.getsockname()
-    if listener.family == socket.AF_UNIX:
-        return f"{scheme}://unix:{name}"
-    host, port = name[:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+def _first_component(path: str) -> str:
+    """Of a percent-decoded path; empty: it is the root."""
+    return next((part for part in path.split("/") if part), "")

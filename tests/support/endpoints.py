@@ -11,10 +11,10 @@ from typing import Any
 class Endpoint:
     """A listening WAMP transport.
 
-    :param kind: ``websocket`` or ``rawsocket``.
+    :param kind: ``websocket``, ``rawsocket`` or ``longpoll``.
     :param port: TCP port on 127.0.0.1, 0 for a Unix socket.
     :param path: path of the Unix socket, empty for TCP.
-    :param resource: what a WebSocket client asks for.
+    :param resource: what a WebSocket client asks for, or the path of a long-poll service.
     """
 
     kind: str
@@ -37,7 +37,9 @@ class Endpoint:
     @property
     def url(self) -> str:
         """The URL clients use; for Unix sockets only the part behind the host matters."""
-        return f"ws://{self.authority}{self.resource}" if self.kind == "websocket" else f"rs://{self.authority}"
+        if self.kind == "rawsocket":
+            return f"rs://{self.authority}"
+        return f"{'ws' if self.kind == 'websocket' else 'http'}://{self.authority}{self.resource}"
 
     def connect(self, timeout: float = 10.0) -> socket.socket:
         """A connected socket; raises OSError."""

@@ -14,10 +14,13 @@ from twisted.internet.task import Clock
 from proxy import _relay
 from proxy.config import WorkerConfig
 from proxy.controller import ProxyController
+from proxy.entrances import Entrance
 from proxy.messages import SER_CBOR, decode, encode
 from proxy.plane import CLOSED_REFUSED, EV_CLOSED, EV_CONTROL, EV_MESSAGE, EV_OPEN, Owner
 
 PEER = _relay.pack_sockaddr("192.0.2.7", 4711)
+INTRO = bytes([len(PEER)]) + PEER + b"\0\0"
+"""What the data plane says of a client that has connected without TLS, in front of an HTTP head."""
 FRONT = 1_000_001
 # Why a router's connection was closed: arg of EV_CLOSED.
 REFUSED = CLOSED_REFUSED | 111 << 8  # ECONNREFUSED
@@ -46,6 +49,7 @@ class FakePlane:
         self.owners: dict[int, Owner] = {}
         self.calls: list[tuple[Any, ...]] = []
         self.params: list[dict[str, Any]] = []
+        self.tls: list[dict[str, Any]] = []
         self.realms: list[str] = []
         self.spoken: dict[int, int] = {}  # by token: serializer of a router's connection
         self.on_idle: Callable[[], None] | None = None
@@ -67,6 +71,10 @@ class FakePlane:
     def add_params(self, **options: Any) -> int:
         self.params.append(options)
         return len(self.params)
+
+    def add_tls(self, **options: Any) -> int:
+        self.tls.append(options)
+        return len(self.tls)
 
     def stats(self, index: int) -> dict[str, int]:
         """Counters of a data thread; it has relayed nothing."""
@@ -160,6 +168,12 @@ class Rig:
         self.plane.take()
         self.controller.carriers.append(self)
 
+    @property
+    def entrance(self) -> Entrance:
+        """The way in at the transport."""
+        assert self.transport.entrance is not None
+        return self.transport.entrance
+
     def publish_event(self, topic: str, args: tuple[Any, ...], exclude: int | None, acknowledge: bool) -> None:
         """See :class:`proxy.management.session.Carrier`. Into ``events`` go the last part of the topic, and args."""
         self.events.append((topic.rpartition(".")[2], *args))
@@ -172,7 +186,7 @@ class Rig:
 
     def open(self, conn: int = FRONT) -> None:
         """The client connects."""
-        self.front(EV_OPEN, self.serializer, PEER, conn=conn)
+        self.front(EV_OPEN, self.serializer, INTRO, conn=conn)
 
     def front(self, kind: int, arg: int = 0, data: bytes = b"", conn: int = FRONT) -> None:
         """An event of the client's connection."""
@@ -278,6 +292,7 @@ __all__ = [
     "FRONT",
     "HANDSHAKE_DROPPED",
     "HELLO",
+    "INTRO",
     "PEER",
     "REFUSED",
     "SERIALIZER_REFUSED",

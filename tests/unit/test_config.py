@@ -371,6 +371,11 @@ def rawsocket(**keys: Any) -> dict[str, Any]:
     return worker(transports=[{"type": "rawsocket", "endpoint": {"type": "tcp", "port": 1}, **keys}])
 
 
+def universal(**keys: Any) -> dict[str, Any]:
+    """A worker with one universal transport with these keys."""
+    return worker(transports=[{"type": "universal", "endpoint": {"type": "tcp", "port": 1}, **keys}])
+
+
 def backend(item: dict[str, Any]) -> dict[str, Any]:
     """A worker with this connection."""
     return worker(connections={"router1": item})
@@ -393,10 +398,14 @@ REFUSED = [
     (endpoint(backlog=0), "transports[0].endpoint.backlog", "0", "from 1 to 65535"),
     (endpoint(user_timeout=70000), "transports[0].endpoint.user_timeout", "70000", "from 0 to 65535 (ms)"),
     (endpoint(shared="yes"), "transports[0].endpoint.shared", '"yes"', "true or false"),
-    (endpoint(tls={"key": "k.pem"}), "transports[0].endpoint.tls", "{..}", "not supported by this version"),
+    (endpoint(tls={"key": "k.pem"}), "transports[0].endpoint.tls.certificate", "", "required key is missing"),
+    (endpoint(proxy_protocol=["10.0.0.1/8"]), "transports[0].endpoint.proxy_protocol[0]", None, "an IP address"),
+    (endpoint(type="unix", path="x", mode="9"), "transports[0].endpoint.mode", '"9"', "in octal"),
     (endpoint(type="unix"), "transports[0].endpoint.path", "", "required key is missing"),
     (endpoint(type="unix", path="x" * 200), "transports[0].endpoint.path", None, "at most 107 octets"),
-    (endpoint(type="onion"), "transports[0].endpoint.type", '"onion"', "not supported by this version"),
+    (endpoint(type="onion"), "transports[0].endpoint.private_key_file", "", "required key is missing"),
+    (endpoint(type="twisted", server_string="x"), "transports[0].endpoint.server_string", '"x"', "a server string"),
+    (endpoint(type="tor"), "transports[0].endpoint.type", '"tor"', "not supported by this version"),
     (options(max_frame_size=-1), "transports[0].options.max_frame_size", "-1", "from 0 to 67108864"),
     (options(max_message_size=2**27), "transports[0].options.max_message_size", None, "from 0 to 67108864"),
     (options(auto_ping_size=126), "transports[0].options.auto_ping_size", "126", "from 12 to 125"),
@@ -438,7 +447,26 @@ REFUSED = [
         "static or dynamic",
     ),
     (rawsocket(auth={"anonymous": {}}), "transports[0].auth.anonymous.type", "", "required key is missing"),
-    (worker(transports=[{"type": "web"}]), "transports[0].type", '"web"', "not supported by this version"),
+    (worker(transports=[{"type": "mqtt"}]), "transports[0].type", '"mqtt"', "not supported by this version"),
+    (worker(transports=[{"type": "flashpolicy"}]), "transports[0].type", '"flashpolicy"', "not supported"),
+    (worker(transports=[{"type": "stream.testee"}]), "transports[0].type", '"stream.testee"', "not supported"),
+    (worker(transports=[{"type": "web", "endpoint": TCP}]), "transports[0].paths", "", "required key is missing"),
+    (universal(mqtt={"options": {"realm": "realm1"}}), "transports[0].mqtt", "{..}", "not supported by this version"),
+    (universal(web={"options": {}}), "transports[0].web.paths", "", "required key is missing"),
+    (universal(websocket={"a/b": {}}), 'transports[0].websocket["a/b"]', None, "first component"),
+    (
+        universal(websocket={"ws": {"endpoint": TCP}}),
+        "transports[0].websocket.ws.endpoint",
+        "{..}",
+        "the whole transport has it",
+    ),
+    (
+        universal(rawsocket={"max_connections": 5}),
+        "transports[0].rawsocket.max_connections",
+        "5",
+        "the whole transport has it",
+    ),
+    (universal(websocket={"ws": {"type": "web"}}), "transports[0].websocket.ws.type", '"web"', "'websocket'"),
     (worker(transports=[{"type": "websock"}]), "transports[0].type", '"websock"', 'did you mean "websocket"?'),
     (worker(transports=[{"type": "websocket"}]), "transports[0].endpoint", "", "required key is missing"),
     (worker(transports=["x"]), "transports[0]", '"x"', "a mapping"),
@@ -453,12 +481,11 @@ REFUSED = [
     (backend({"transport": {"type": "tcp"}}), "connections.router1.transport.type", '"tcp"', "websocket or rawsocket"),
     (backend({"transport": {}}), "connections.router1.transport.url", "", "ws://host:port/path"),
     (backend({"transport": {"url": "ftp://a"}}), "connections.router1.transport.url", '"ftp://a"', "ws://"),
-    (backend({"transport": {"url": "wss://a/"}}), "connections.router1.transport.url", '"wss://a/"', "TLS"),
     (
-        backend({"transport": {"type": "rawsocket", "endpoint": {**TCP, "tls": True}}, "auth": {"anonymous": {}}}),
+        backend({"transport": {"type": "rawsocket", "endpoint": {**TCP, "tls": 7}}, "auth": {"anonymous": {}}}),
         "connections.router1.transport.endpoint.tls",
-        "true",
-        "not supported by this version",
+        "7",
+        "expected a mapping",
     ),
     (
         backend({"transport": {"type": "rawsocket", "endpoint": TCP}}),
@@ -634,14 +661,16 @@ def models(model: type[BaseModel]) -> set[type[BaseModel]]:
     pending: list[Any] = [field.annotation for field in model.model_fields.values()]
     while pending:
         annotation = pending.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found |= models(annotation)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in found:
+            found.add(annotation)
+            pending += [field.annotation for field in annotation.model_fields.values()]
         pending += get_args(annotation)
     return found
 
 
 def test_every_key_is_documented() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text()
+    names = ("configuration.md", "transports.md", "web-services.md")
+    text = "".join(path.read_text() for name in names if (path := ROOT / "docs" / name).exists())
     for model in models(WorkerConfig):
         for name, field in model.model_fields.items():
             choices = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else [name]

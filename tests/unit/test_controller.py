@@ -167,7 +167,7 @@ def test_the_path_that_a_url_names_is_the_only_one(url, path):
     rig = Rig()
     endpoint = {"type": "tcp", "interface": "127.0.0.1", "port": 0}
     now(rig.controller.start_proxy_transport("other", {"type": "websocket", "endpoint": endpoint, "url": url}))
-    assert rig.controller.transports["other"].policy.path == path
+    assert rig.controller.transports["other"].entrance.policy.path == path
 
 
 # --- what becomes of sessions ---

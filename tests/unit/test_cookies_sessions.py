@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from proxy.cookies.tracker import Admission
 from proxy.messages import SER_JSON
 from proxy.plane import EV_CLOSED, EV_CONTROL, EV_HEAD, EV_MESSAGE, EV_VIOLATION, ST_DEADLINE
-from support.planes import FRONT, PEER, WELCOME_DETAILS, Rig, back_conn
+from support.planes import FRONT, INTRO, WELCOME_DETAILS, Rig, back_conn
 
 HEAD = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -34,14 +34,14 @@ class CookieRig(Rig):
         }
         self.controller.start_proxy_transport("cookies", item)
         self.transport = self.controller.transports["cookies"]
-        assert self.transport.cookies is not None
-        self.cookies = self.transport.cookies
+        assert self.entrance.cookies is not None
+        self.cookies = self.entrance.cookies
         self.plane.take()
 
     def head(self, conn: int = FRONT, cookie: str = "") -> None:
         """The client's upgrade request."""
         head = HEAD % (f"Cookie: {cookie}\r\n".encode() if cookie else b"")
-        self.front(EV_HEAD, 0, bytes([len(PEER)]) + PEER + head, conn)
+        self.front(EV_HEAD, 0, INTRO + head, conn)
 
     def connect(self, conn: int = FRONT, cookie: str = "") -> str:
         """The handshake; the cookie that the client has now."""
@@ -120,7 +120,7 @@ def test_the_store_has_no_say_in_who_may_connect(rig: CookieRig, looked_up: Defe
 
 def test_a_request_that_is_refused_is_given_no_cookie(rig: CookieRig) -> None:
     head = HEAD.replace(b"wamp.2.json", b"chat") % b""
-    rig.front(EV_HEAD, 0, bytes([len(PEER)]) + PEER + head)
+    rig.front(EV_HEAD, 0, INTRO + head)
     (call,) = rig.plane.take()
     assert call[0] == "reply"
     assert b"Set-Cookie" not in call[2]

@@ -130,6 +130,10 @@ def test_ages(since: object, text: str | None) -> None:
         ({"type": "rawsocket", "endpoint": {"type": "unix", "path": "/run/x"}}, "rs://unix:/run/x"),
         ({"type": "websocket", "endpoint": 5}, "5"),
         ({"type": "websocket", "url": "ws://h:1/"}, "ws://h:1/"),
+        ({"type": "websocket", "endpoint": {"type": "tcp", "port": 443, "tls": {"key": "k"}}}, "wss://*:443"),
+        ({"type": "rawsocket", "endpoint": {"type": "tcp", "port": 1, "tls": {"key": "k"}}}, "rss://*:1"),
+        ({"type": "web", "endpoint": {"type": "tcp", "port": 80, "tls": None}}, "http://*:80"),
+        ({"type": "universal", "endpoint": {"type": "tcp", "port": 443, "tls": {"key": "k"}}}, "https://*:443"),
         ({}, ""),
     ],
 )
@@ -140,6 +144,10 @@ def test_addresses_of_transports(config: dict[str, object], text: str) -> None:
 def test_address_of_a_connection() -> None:
     item = {"type": "rawsocket", "endpoint": {"type": "tcp", "host": "router.example", "port": 9000}}
     assert address(item, is_client=True) == "rs://router.example:9000"
+    secure = {**item, "endpoint": {**item["endpoint"], "tls": True}}
+    assert address(secure, is_client=True) == "rss://router.example:9000"
+    assert address({**secure, "endpoint": {**item["endpoint"], "tls": False}}, is_client=True).startswith("rs:")
+    assert address({**item, "url": "rss://router.example:9000"}, is_client=True) == "rss://router.example:9000"
 
 
 def test_an_object_in_words() -> None:

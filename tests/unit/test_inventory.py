@@ -209,7 +209,8 @@ def test_counters_of_transport_connection_and_route(rig):
     transport = stats["transports"]["transport000"]
     assert transport.pop("address").startswith("rs://127.0.0.1:")
     assert transport == {
-        "state": 3, "connections": 3, "accepted": 3, "sessions": 2, "joined": 2, "denied": 1, "refused_messages": 0,
+        "state": 3, "connections": 3, "tunnels": 0, "accepted": 3, "sessions": 2, "joined": 2,
+        "denied": 1, "tls_failed": 0, "refused_messages": 0,
     }  # fmt: skip
     assert stats["connections"]["one"] == {
         "state": 3, "sessions": 2, "joined": 2, "failures": 0, "refused_messages": 0, "is_draining": False,

@@ -5,7 +5,15 @@ from twisted.internet.defer import Deferred
 
 from proxy.auth import Accept, Challenge
 from proxy.auth.base import Deny, failed
-from proxy.plane import CLOSED_FRONT_GONE, CLOSED_PEER, EV_CLOSED, EV_MESSAGE, EV_VIOLATION, ST_DEADLINE
+from proxy.plane import (
+    CLOSED_FRONT_GONE,
+    CLOSED_PEER,
+    EV_CLOSED,
+    EV_MESSAGE,
+    EV_VIOLATION,
+    LISTEN_CLOSED,
+    ST_DEADLINE,
+)
 from proxy.sessions import State
 from support.planes import FRONT, HELLO, WELCOME_DETAILS, Rig, abort_of, back_conn
 
@@ -33,7 +41,7 @@ def asked(answer):
 
 def rig_with(outcome, **keywords):
     rig = Rig(**keywords)
-    rig.transport.authentication = Scripted(outcome)
+    rig.entrance.authentication = Scripted(outcome)
     return rig
 
 
@@ -96,7 +104,7 @@ def test_a_client_may_vanish_while_it_is_asked():
 
 def test_the_session_id_in_the_challenge_is_the_one_of_welcome():
     rig = challenged(session_ids="proxy")
-    (attempt,) = rig.transport.authentication.attempts
+    (attempt,) = rig.entrance.authentication.attempts
     rig.says(ANSWER)
     token, _ = rig.dialled()
     rig.answers(token, [2, 4242, dict(WELCOME_DETAILS)])
@@ -175,7 +183,7 @@ def test_a_client_that_vanishes_ends_its_authenticator():
 def test_a_transport_that_stops_turns_away_who_is_logging_in():
     rig, _, cancelled = waiting()
     rig.controller.stop_proxy_transport("transport000", sessions="close")
-    rig.transport._on_unlistened()
+    rig.transport.on_listen(LISTEN_CLOSED, 0)
     commands = rig.did()
     assert ("send", FRONT, [3, {}, "wamp.close.system_shutdown"]) in commands
     assert ("close", FRONT, 1001) in commands
@@ -189,7 +197,7 @@ def test_more_logins_than_may_be_under_way_wait_for_their_turn():
     outcomes = [Deferred() for _ in range(3)]
     rig = rig_with(None, max_logins=2)
     remaining = iter(outcomes)
-    rig.transport.authentication.hello = lambda attempt: next(remaining)
+    rig.entrance.authentication.hello = lambda attempt: next(remaining)
     for conn in (FRONT, FRONT + 1, FRONT + 2):
         rig.open(conn)
         rig.says(HELLO, conn=conn)
@@ -199,7 +207,7 @@ def test_more_logins_than_may_be_under_way_wait_for_their_turn():
     assert next(remaining, None) is None
     outcomes[2].callback(Deny("com.example.no", "no"))
     outcomes[1].callback(Deny("com.example.no", "no"))
-    assert rig.transport.logins.turns.taken == 0
+    assert rig.entrance.logins.turns.taken == 0
 
 
 def test_who_is_asked_does_not_hold_up_the_others():
@@ -215,17 +223,17 @@ def test_who_waits_too_long_for_its_turn_is_told():
         rig.open(conn)
         rig.says(HELLO, conn=conn)
     session = rig.transport.sessions[FRONT]
-    session.login.on_turn_late(rig.transport.logins.turns)
+    session.login.on_turn_late(rig.entrance.logins.turns)
     assert abort_of(rig)[0] == "wamp.error.unavailable"
 
 
 def test_who_leaves_gives_its_turn_back():
     rig = rig_with(None, max_logins=1)
-    rig.transport.authentication.hello = lambda attempt: Deferred()
+    rig.entrance.authentication.hello = lambda attempt: Deferred()
     for conn in (FRONT, FRONT + 1, FRONT + 2):
         rig.open(conn)
         rig.says(HELLO, conn=conn)
-    turns = rig.transport.logins.turns
+    turns = rig.entrance.logins.turns
     assert (turns.taken, turns.waiting) == (1, 2)
     rig.front(EV_CLOSED, CLOSED_PEER, conn=FRONT + 1)
     assert (turns.taken, turns.waiting) == (1, 1)

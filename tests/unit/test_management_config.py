@@ -91,7 +91,7 @@ def test_a_router(tmp_path: Path) -> None:
         ({"path": "x" * 200}, "management.path", "at most 107 octets"),
         ({"socket": "m.sock"}, "management.socket", "unknown key"),
         ({"transport": {}}, "management.transport.url", "required key is missing"),
-        ({"transport": {"url": "wss://router.example"}}, "management.transport.url", "TLS"),
+        ({"transport": {"url": "wss://unix:/a"}}, "management.transport.endpoint.tls.hostname", "Unix socket has none"),
         ({"transport": TRANSPORT, "realm": ""}, "management.realm", "not empty"),
         ({"transport": {**TRANSPORT, "max_retry_delay": 0}}, "management.transport.max_retry_delay", "0.1 to 3600"),
         ({"transport": {**TRANSPORT, "retry_delay_growth": 0.5}}, "management.transport.retry_delay_growth", "1 to 10"),

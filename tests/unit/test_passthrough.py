@@ -10,7 +10,15 @@ from proxy.auth.passthrough import Relayed
 from proxy.config import ConfigError, WorkerConfig, check, load
 from proxy.config.auth import AuthConfig, PassThroughAuth, is_relayable
 from proxy.messages import SER_CBOR, SER_JSON
-from proxy.plane import CLOSED_DEADLINE, CLOSED_FRONT_GONE, CLOSED_PEER, EV_CLOSED, EV_VIOLATION, ST_DEADLINE
+from proxy.plane import (
+    CLOSED_DEADLINE,
+    CLOSED_FRONT_GONE,
+    CLOSED_PEER,
+    EV_CLOSED,
+    EV_VIOLATION,
+    LISTEN_CLOSED,
+    ST_DEADLINE,
+)
 from support.planes import FRONT, REFUSED, WELCOME_DETAILS, Rig, abort_of, back_conn, connection_of
 
 ROLES = {"caller": {"features": {"call_canceling": True}}}
@@ -329,7 +337,7 @@ def test_a_slow_decision_is_not_the_connections_failure():
 def test_the_transport_is_stopped_meanwhile():
     rig, _ = asked()
     rig.controller.stop_proxy_transport("transport000", sessions="close")
-    rig.transport._on_unlistened()
+    rig.transport.on_listen(LISTEN_CLOSED, 0)
     commands = rig.did()
     assert ("undial", FRONT) in commands
     assert [call[2][2] for call in commands if call[0] == "send"] == ["wamp.close.system_shutdown"]

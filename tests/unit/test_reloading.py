@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -20,7 +20,7 @@ from proxy.messages import SER_CBOR, decode, encode
 from proxy.plane import CLOSED_REFUSED, EV_CLOSED, EV_LISTEN, EV_MESSAGE, EV_OPEN, LISTEN_CLOSED, pack_address
 from proxy.reloading import WAITING_MAX, Source
 from support.endpoints import free_port
-from support.planes import HELLO, PEER, WELCOME_DETAILS, FakePlane
+from support.planes import HELLO, INTRO, WELCOME_DETAILS, FakePlane
 
 Item = dict[str, Any]
 NOTHING: Item = {"connections": [], "routes": {}, "transports": []}
@@ -432,7 +432,7 @@ def test_a_client_that_has_not_said_anything_yet_may_go_on(worker: Worker) -> No
     (number,) = worker.plane.sockets
     worker.reload(item(tcp("front1", max_connections=3)))
     old = worker.plane.owners[number]
-    old.on_event(EV_OPEN, 77, 3, PEER)
+    old.on_event(EV_OPEN, 77, 3, INTRO)
     assert ("abort", 77) not in worker.plane.take()
     old.on_event(EV_CLOSED, 77, 1, b"")
     worker.clock.advance(2.9)
@@ -558,7 +558,7 @@ def test_a_data_plane_without_room_changes_nothing(worker: Worker, tmp_path: Pat
 def test_stopped_transports_that_take_up_the_room_are_named(worker: Worker) -> None:
     worker.boot(item(tcp("front1")))
     (number,) = worker.plane.sockets
-    worker.plane.owners[number].on_event(EV_OPEN, 77, SER_CBOR, PEER)
+    worker.plane.owners[number].on_event(EV_OPEN, 77, SER_CBOR, INTRO)
     worker.reload(item())
     worker.reload(item(tcp("front2")))
     worker.plane.room = 0
@@ -603,7 +603,7 @@ def test_nobody_gets_in_by_a_transport_that_was_given_up(worker: Worker) -> None
     with pytest.raises(CannotListen):
         worker.reload(item(tcp("front2"), tcp("front3")))
     (number,) = worker.plane.held
-    worker.plane.owners[number].on_event(EV_OPEN, 77, 3, PEER)
+    worker.plane.owners[number].on_event(EV_OPEN, 77, 3, INTRO)
     assert ("abort", 77) in worker.plane.take()
     worker.plane.let_go()
     assert number not in worker.plane.owners
@@ -795,7 +795,7 @@ def test_sessions_belong_to_the_transport_that_took_the_place_of_theirs(worker: 
     worker.boot(item(tcp("front1", port)))
     (number,) = worker.plane.sockets
     old = worker.plane.owners[number]
-    old.on_event(EV_OPEN, 77, SER_CBOR, PEER)
+    old.on_event(EV_OPEN, 77, SER_CBOR, INTRO)
     old.on_event(EV_MESSAGE, 77, 1, encode(SER_CBOR, HELLO))
     (dial,) = [call for call in worker.plane.take() if call[0] == "dial"]
     welcome = encode(SER_CBOR, [2, 4242, WELCOME_DETAILS])
@@ -835,7 +835,7 @@ def test_who_came_while_a_transport_is_replaced_hears_of_the_end(worker: Worker)
     reloaded = worker.controller.reload_config()
     (second,) = worker.plane.sockets.keys() - {first}
     successor = worker.plane.owners[second]
-    successor.on_event(EV_OPEN, 77, SER_CBOR, PEER)
+    successor.on_event(EV_OPEN, 77, SER_CBOR, INTRO)
     ended = worker.controller.shut_down(5)
     worker.plane.let_go()
     worker.plane.let_go()
@@ -917,7 +917,7 @@ def test_a_transport_that_is_stopped_while_a_name_is_looked_up(worker: Worker) -
 def test_a_transport_that_failed_listens_again(worker: Worker) -> None:
     worker.boot(item())
     front = worker.controller.transports["front1"]
-    worker.plane.unlisten(front._number)  # its socket is lost
+    worker.plane.unlisten(front.number)  # its socket is lost
     assert front.state.name == "FAILED"
     assert worker.reload()["started"]["transports"] == ["front1"]
     assert worker.controller.transports["front1"].is_started
@@ -966,10 +966,10 @@ def test_objects_that_were_replaced_are_not_kept(worker: Worker) -> None:
 
 def logins(worker: Worker, count: int) -> None:
     """Clients connect and log in at once, the first one's number is 1."""
-    front = worker.plane.owners[worker.controller.transports["front1"]._number]
+    front = worker.plane.owners[worker.controller.transports["front1"].number]
     worker.plane.take()
     for conn in range(1, 1 + count):
-        front.on_event(EV_OPEN, conn, SER_CBOR, PEER)
+        front.on_event(EV_OPEN, conn, SER_CBOR, INTRO)
         front.on_event(EV_MESSAGE, conn, 1, encode(SER_CBOR, HELLO))
 
 
@@ -1043,11 +1043,11 @@ def test_those_who_waited_for_a_connection_that_is_not_in_their_route_any_more_a
         assert address == pack_address(Address(path="/run/two.sock"))
 
     worker.reload(routed("one"))
-    front = worker.plane.owners[worker.controller.transports["front1"]._number]
-    front.on_event(EV_OPEN, 7, SER_CBOR, PEER)
+    front = worker.plane.owners[worker.controller.transports["front1"].number]
+    front.on_event(EV_OPEN, 7, SER_CBOR, INTRO)
     front.on_event(EV_MESSAGE, 7, 1, encode(SER_CBOR, HELLO))
     assert len(dials(worker)) == 1
-    front.on_event(EV_OPEN, 8, SER_CBOR, PEER)
+    front.on_event(EV_OPEN, 8, SER_CBOR, INTRO)
     front.on_event(EV_MESSAGE, 8, 1, encode(SER_CBOR, HELLO))
     worker.reload(routed("two"))
     assert worker.controller.connections["one"].turns.waiting == 1
@@ -1056,3 +1056,82 @@ def test_those_who_waited_for_a_connection_that_is_not_in_their_route_any_more_a
     code, details, reason = decode(SER_CBOR, abort[2])
     assert (code, reason) == (3, "wamp.error.network_failure")
     assert 'connection "one" is not in the route any more' in details["message"]
+
+
+# --- endpoints that Twisted opens ---
+
+
+class Other:
+    """What lets clients in for Twisted (proxy.other_endpoints.OtherListener)."""
+
+    address = "tcp4:127.0.0.1:8080"
+
+    def __init__(self, gate: Any) -> None:
+        self.gate = gate
+        self.is_stopped = False
+
+    def stop(self) -> "Deferred[None]":
+        self.is_stopped = True
+        return succeed(None)
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> list[Other]:
+    """All that were opened."""
+    opened: list[Other] = []
+
+    def open_endpoint(gate: Any, endpoint: Any) -> "Deferred[Any]":
+        opened.append(Other(gate))
+        return succeed(opened[-1])
+
+    monkeypatch.setattr("proxy.other_endpoints.open_endpoint", open_endpoint)
+    return opened
+
+
+def twisted(name: str, server_string: str = "tcp:8080", **keys: Any) -> Item:
+    return {
+        "type": "rawsocket",
+        "id": name,
+        "endpoint": {"type": "twisted", "server_string": server_string},
+        **keys,
+    }
+
+
+def test_what_twisted_listens_on_changes_hands(worker: Worker, others: list[Other]) -> None:
+    worker.boot(item(twisted("front1"), tcp("front2")))
+    before = worker.controller.transports["front1"]
+    worker.reload(item(twisted("front1", max_connections=7), tcp("front2")))
+    after = worker.controller.transports["front1"]
+    assert after is not before
+    (other,) = others
+    assert not other.is_stopped
+    assert other.gate.number == after.number != before.number
+    assert other.gate.model.max_connections == 7
+    worker.controller.stop_proxy_transport("front1")
+    assert other.is_stopped
+
+
+def test_what_twisted_listens_on_is_given_back_when_a_reload_fails(
+    worker: Worker, others: list[Other], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.boot(item(twisted("front1"), tcp("front2")))
+    before = worker.controller.transports["front1"]
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise CannotStart("it cannot")
+
+    monkeypatch.setattr(ProxyController, "start_proxy_connection", fail)
+    changed = {"one": router("/run/new.sock"), "two": router("/run/other.sock")}
+    with pytest.raises(CannotStart):
+        worker.reload(item(twisted("front1", max_connections=7), connections=changed))
+    (other,) = others
+    assert not other.is_stopped
+    assert other.gate.number == before.number
+    assert worker.controller.transports["front1"] is before
+    assert before.is_listening
+
+
+def test_what_twisted_listens_on_is_left_when_the_file_names_it_no_more(worker: Worker, others: list[Other]) -> None:
+    worker.boot(item(twisted("front1"), tcp("front2")))
+    worker.reload(item(twisted("front1", "tcp:8081"), tcp("front2")))
+    assert [other.is_stopped for other in others] == [True, False]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from proxy.config.auth import AUTHENTICATOR_ROLE, AuthConfig, Dynamic
 from proxy.config.findings import Finding, Place, finding
-from proxy.config.transports import TesteeTransport
+from proxy.config.ways_in import ways_in
 from proxy.config.worker import WorkerConfig
 
 
@@ -16,13 +16,11 @@ def findings(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
 
     :param prefix: its place in the file.
     """
-    for index, transport in enumerate(config.transports):
-        if isinstance(transport, TesteeTransport):
-            continue
+    for way in ways_in(config, prefix):
         for name in AuthConfig.model_fields:
-            item = getattr(transport.auth, name)
+            item = getattr(way.auth, name)
             if isinstance(item, Dynamic):
-                yield from _route(config, item, (*prefix, "transports", index, "auth", name))
+                yield from _route(config, item, (*way.place, "auth", name))
 
 
 def _route(config: WorkerConfig, item: Dynamic, place: Place) -> Iterator[Finding]:

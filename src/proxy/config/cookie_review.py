@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from proxy.config.findings import Finding, Place, finding
-from proxy.config.transports import TesteeTransport, WebSocketTransport
+from proxy.config.ways_in import ways_in
+from proxy.config.web import LongPollConfig
+from proxy.config.websocket_items import RawSocketKeys, WebSocketKeys
 from proxy.config.worker import WorkerConfig
 
 __all__ = ["findings"]
@@ -15,19 +17,18 @@ _LENGTH_SAFE: Final = 22
 
 def findings(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
     """Warnings about cookies that are of no use, or of use to the wrong people."""
-    for index, transport in enumerate(config.transports):
-        if isinstance(transport, TesteeTransport) or transport.auth.cookie is None:
+    for way in ways_in(config, prefix):
+        if way.auth.cookie is None:
             continue
-        here = (*prefix, "transports", index)
-        if not isinstance(transport, WebSocketTransport) or transport.cookie is None:
+        if getattr(way.item, "cookie", None) is None:
             text = "has no effect: the transport gives its clients no cookie"
-            yield finding((*here, "auth", "cookie"), {}, text, "warning")
-        else:
-            yield from _of_browsers(transport, here)
+            yield finding((*way.place, "auth", "cookie"), {}, text, "warning")
+        elif isinstance(way.item, WebSocketKeys | LongPollConfig):
+            yield from _of_browsers(way.item, way.place)
 
 
-def _of_browsers(transport: WebSocketTransport, here: Place) -> Iterator[Finding]:
-    cookie = transport.cookie
+def _of_browsers(item: WebSocketKeys | LongPollConfig, here: Place) -> Iterator[Finding]:
+    cookie = item.cookie
     assert cookie is not None
     if cookie.length < _LENGTH_SAFE:
         text = f"a value of fewer than {_LENGTH_SAFE} characters may be guessed"
@@ -36,6 +37,6 @@ def _of_browsers(transport: WebSocketTransport, here: Place) -> Iterator[Finding
         text = "browsers do not take such a cookie without secure: true"
         yield finding((*here, "cookie", "same_site"), cookie.same_site, text, "warning")
     # Without the attribute some browsers take it for Lax, others for None.
-    if cookie.same_site in (None, "None") and "*" in transport.options.allowed_origins:
+    if cookie.same_site in (None, "None") and "*" in item.options.allowed_origins:
         text = "the pages of any site may log in by the cookies of their visitors: name the sites"
         yield finding((*here, "options", "allowed_origins"), "*", text, "warning")

@@ -22,7 +22,7 @@ _SECRET_KEY = re.compile(
 )
 _SHOWN_MAX = 80
 
-LATER_TYPES = ("web", "universal", "mqtt", "flashpolicy", "stream.testee", "twisted", "onion", "tor")
+LATER_TYPES = ("flashpolicy", "stream.testee", "tor")
 """Values of ``type`` that Crossbar.io knows and this version does not."""
 
 _TYPE_TEXTS = {
@@ -124,6 +124,9 @@ def _one(details: ErrorDetails, data: Any, prefix: Place) -> Finding:
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "proxy":
         keys = tuple(key for key in context.get("key", "").split(".") if key) if value is not None else ()
+        if isinstance(value, (list, tuple)) and len(keys) == 1 and keys[0].isdigit():
+            index = int(keys[0])
+            return finding((*place, index), value[index], details["msg"])
         if len(keys) > 1 or (isinstance(value, Mapping) and keys):
             for key in keys:
                 value = value.get(key) if isinstance(value, Mapping) else None

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from proxy.config.auth import AuthConfig, PassThroughAuth
 from proxy.config.findings import Finding, Place, finding
-from proxy.config.transports import TesteeTransport
+from proxy.config.ways_in import ways_in
 from proxy.config.worker import WorkerConfig
 
 
@@ -18,14 +18,14 @@ def findings(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
     :param prefix: its place in the file.
     """
     roles: set[str] = set()
-    for index, transport in enumerate(config.transports):
-        item = None if isinstance(transport, TesteeTransport) else transport.auth.passthrough
-        if isinstance(transport, TesteeTransport) or item is None:
+    for way in ways_in(config, prefix):
+        item = way.auth.passthrough
+        if item is None:
             continue
-        here = (*prefix, "transports", index, "auth", "passthrough")
+        here = (*way.place, "auth", "passthrough")
         roles |= {item.role, *(rule.role for rule in item.rules)}
         yield from _roles(config, item, here)
-        yield from _local_methods(transport.auth, item, here)
+        yield from _local_methods(way.auth, item, here)
     yield from _unused(config, roles, prefix)
 
 

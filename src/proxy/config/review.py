@@ -11,7 +11,9 @@ from pydantic.fields import FieldInfo
 
 from proxy.config.fields import ID_PATTERN, SERIALIZERS_KNOWN, TRANSLATED, NoEffect, Spoken, StrictModel
 from proxy.config.findings import Finding, Place, finding, suggest
-from proxy.config.transports import RawSocketTransport, TcpEndpoint, TesteeTransport, TransportConfig, UnixEndpoint
+from proxy.config.transports import TcpEndpoint, TransportConfig, UniversalTransport, UnixEndpoint
+from proxy.config.ways_in import ways_into
+from proxy.config.websocket_items import RawSocketKeys
 from proxy.config.worker import WorkerConfig
 
 
@@ -30,7 +32,7 @@ def _model_keys(model: type[BaseModel], data: Any, place: Place) -> Iterator[Fin
     fields = {name: (key, field) for key, field in model.model_fields.items() for name in _input_names(key, field)}
     for name, value in data.items():
         here = (*place, name if isinstance(name, (str, int)) else str(name))
-        if name not in fields and issubclass(model, StrictModel):
+        if name not in fields and (issubclass(model, StrictModel) or name in getattr(model, "OF_TRANSPORT", ())):
             continue  # an error, which the model tells
         if name not in fields:
             yield finding(here, value, "unknown key, ignored" + suggest(str(name), fields), "warning")
@@ -174,10 +176,7 @@ def transports(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
         yield Finding("", "", "no transports: nothing to listen on", "warning")
     for index, transport in enumerate(config.transports):
         here = (*prefix, "transports", index)
-        if not isinstance(transport, TesteeTransport) and not transport.auth.has_method:
-            yield finding((*here, "auth"), {}, "no method: nobody can log in", "warning")
-        if isinstance(transport, RawSocketTransport):
-            yield from _announced(transport.limits.max_message_out, here, "client")
+        yield from _ways(transport, here)
         endpoint = transport.endpoint
         if isinstance(endpoint, TcpEndpoint) and endpoint.port is not None and endpoint.portrange is not None:
             yield finding((*here, "endpoint", "port"), endpoint.port, "ignored: portrange goes first", "warning")
@@ -185,6 +184,19 @@ def transports(config: WorkerConfig, prefix: Place) -> Iterator[Finding]:
         path = None if config.management is None else config.management.path
         if isinstance(endpoint, UnixEndpoint) and endpoint.path == path:
             yield finding((*here, "endpoint", "path"), path, "expected another path: management has it")
+
+
+def _ways(transport: TransportConfig, place: Place) -> Iterator[Finding]:
+    """Findings about how clients get in."""
+    parts = {"rawsocket", "websocket", "mqtt", "web"}
+    if isinstance(transport, UniversalTransport) and not transport.model_fields_set & parts:
+        yield finding(place, {}, "none of rawsocket, websocket, mqtt and web: nobody gets in", "warning")
+    for way in ways_into(transport, place):
+        if not way.auth.has_method:
+            yield finding((*way.place, "auth"), {}, "no method: nobody can log in", "warning")
+        limits = getattr(way.item, "limits", None)
+        if isinstance(way.item, RawSocketKeys) and limits is not None:
+            yield from _announced(limits.max_message_out, way.place, "client")
 
 
 def _address_taken(items: Sequence[TransportConfig], index: int, place: Place) -> Iterator[Finding]:

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.messages import SER_CBOR, SER_FLATBUFFERS, SER_JSON, SER_MSGPACK, SER_UBJSON
-from proxy.web.longpoll_frames import MESSAGE_MAX, Batches, FrameError, FrameReader, frame, handshake, protocols
+from proxy.web.longpoll_frames import (
+    BATCH_MAX,
+    MESSAGE_MAX,
+    Batches,
+    FrameError,
+    FrameReader,
+    frame,
+    handshake,
+    protocols,
+)
 
 OPEN = bytes([0x7F, 0xF1, 0, 0])
 OF_AUTOBAHN = {
@@ -71,6 +80,14 @@ def test_the_client_chooses_the_separator():
 def test_bad_bodies(serializer, batched, body, text):
     with pytest.raises(FrameError, match=text):
         Batches(serializer, batched).split(body)
+
+
+@pytest.mark.parametrize(("serializer", "message"), [(SER_JSON, b"1\x1e"), (SER_CBOR, b"\0\0\0\1\x80")])
+def test_a_batch_of_very_many_messages_is_refused_before_it_is_taken_apart(serializer, message):
+    batches = Batches(serializer, True)
+    assert len(batches.split(message * BATCH_MAX)) == BATCH_MAX
+    with pytest.raises(FrameError, match=f"more than {BATCH_MAX} messages"):
+        batches.split(message * (BATCH_MAX + 1))
 
 
 @given(

@@ -12,6 +12,7 @@ from proxy.config.fields import subprotocols
 from proxy.messages import SER_CBOR, SER_JSON, SERIALIZERS
 
 __all__ = [
+    "BATCH_MAX",
     "MESSAGE_MAX",
     "MIME_TYPES",
     "Batches",
@@ -30,6 +31,11 @@ MIME_TYPES: Final[dict[int, bytes]] = {
 
 MESSAGE_MAX: Final = 1 << 24
 """Octets of a message, and the only length that takes the 25th bit of a frame's header."""
+
+BATCH_MAX: Final = 65_536
+"""Messages of one request. They are taken apart in one go, in which nobody else is served: a body of the least messages
+that there are would take seconds, and a hundred times its size in memory.
+"""
 
 _BATCHED: Final = ".batched"
 
@@ -80,7 +86,8 @@ class Batches:
     def split(self, body: bytes) -> list[bytes]:
         """Take the body of a request apart; a client's kind of JSON separator is remembered for the answers.
 
-        :raises FrameError: it is empty, has no end, holds an empty message, or one of more than MESSAGE_MAX octets.
+        :raises FrameError: it is empty, has no end, holds an empty message or one of more than MESSAGE_MAX octets, or
+            more than BATCH_MAX of them.
         """
         if not body:
             raise FrameError("the request's body is empty: expected a WAMP message")
@@ -97,6 +104,8 @@ class Batches:
     def _split_json(self, body: bytes) -> list[bytes]:
         if body[-1] not in _SEPARATORS:
             raise FrameError("the batch has no end: expected the octet 1E or 18 (hexadecimal) after each message")
+        if body.count(body[-1:]) > BATCH_MAX:
+            raise _too_many()
         self._separator = body[-1]
         messages = body[:-1].split(bytes([self._separator]))
         if not all(messages):
@@ -114,10 +123,16 @@ class Batches:
         return b"".join(part for message in messages for part in (_LENGTH.pack(len(message)), message))
 
 
+def _too_many() -> FrameError:
+    return FrameError(f"the batch has more than {BATCH_MAX} messages")
+
+
 def _split_prefixed(body: bytes) -> list[bytes]:
-    messages = []
+    messages: list[bytes] = []
     at = 0
     while at < len(body):
+        if len(messages) == BATCH_MAX:
+            raise _too_many()
         start = at + _LENGTH.size
         if start > len(body):
             raise FrameError("the batch is cut short")

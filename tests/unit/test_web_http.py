@@ -168,6 +168,22 @@ def test_a_head_that_comes_octet_by_octet_gets_no_more_time() -> None:
     assert parse(transport.value()).status == 408
 
 
+def test_nor_does_a_first_line_that_does() -> None:
+    """The data plane has an eye on a connection's first head only."""
+    web = probe_web({"client_timeout": 10})
+    channel, transport = web.connect()
+    channel.dataReceived(head("GET / HTTP/1.1", "host: a"))
+    transport.clear()
+    web.clock.advance(9)
+    channel.dataReceived(b"G")
+    for _ in range(9):
+        web.clock.advance(1)
+        channel.dataReceived(b"x")
+    assert not transport.disconnecting
+    web.clock.advance(1)
+    assert transport.disconnecting
+
+
 def test_a_body_may_take_as_long_as_it_comes_fast_enough() -> None:
     web = probe_web({"client_timeout": 10})
     channel, transport = web.connect()

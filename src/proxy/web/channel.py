@@ -34,6 +34,7 @@ class WebChannel(HTTPChannel):
     factory: Any
     site: "ProxySite"
     timeOut: Any
+    _buffer: bytes  # of a line that is not complete
 
     def __init__(self, site: "ProxySite") -> None:
         super().__init__()
@@ -151,8 +152,11 @@ class WebChannel(HTTPChannel):
 
     def _extend_deadline(self, octets: int) -> None:
         """How long a client may take: for a head ``client_timeout``, for a body as long as it comes fast enough."""
-        if self.timeOut is None or not self._is_receiving:
-            self.resetTimeout()
+        if self.timeOut is None:
+            return
+        if not self._is_receiving:
+            if not self._buffer:  # else it is the first line that has begun, and is part of the head
+                self.resetTimeout()
         elif not self.line_mode:
             self._body_octets += octets
             elapsed = self._now() - self._body_began

@@ -51,6 +51,17 @@ def test_what_is_no_json_is_found_at_the_start(value: Any) -> None:
 # --- paths ---
 
 
+@pytest.mark.parametrize("root", ["path", "plain"])
+def test_a_path_at_the_root_has_the_paths_below_it(root: str) -> None:
+    """Also for what is looked up before Twisted sees a request: who takes handshakes, and whether forms are wanted."""
+    paths = {"/": {"type": "none"}, "go": {"type": "redirect", "url": "/"}, "a": {"type": "path", "paths": {"b": JSON}}}
+    branch = Web({"/": {"type": "path", "paths": paths}} if root == "path" else paths).site.branch
+    for path, name in (("", "none"), ("x", "none"), ("go", "redirect"), ("go/x", "redirect"), ("a/b", "json")):
+        service: Any = branch.find(path.split("/"))
+        assert service.config.type == name
+    assert branch.find(["a", "x"]) is None
+
+
 def paths_web() -> Web:
     """Services within services."""
     return Web(

@@ -53,10 +53,11 @@ class Branch:
     def find(self, components: Sequence[str]) -> WebService | None:
         """The service that has a path below this branch; None: nobody has."""
         service = self.services.get(components[0]) if components and components[0] != ROOT else None
+        rest = components[1:]
         if service is None:
-            return self.services.get(ROOT)
-        below = service.branch
-        return service if below is None else below.find(components[1:])
+            service, rest = self.services.get(ROOT), components
+        below = None if service is None else service.branch
+        return service if below is None else below.find(rest)
 
     # --- start and stop ---
 

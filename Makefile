@@ -26,6 +26,12 @@ PYTEST := $(PY) -m pytest
 # what is worth running again with assertions and sanitizers: everything that drives the data plane
 DEEP ?= $(wildcard tests/unit tests/property tests/kernel tests/integration tests/adversity tests/leaks) \
 	$(addprefix --ignore=,$(wildcard $(SHALLOW)))
+# The build with sanitizers has the same assertions and runs all of these; the one without runs a session's whole way,
+# and what is driven without a control plane.
+WAYS := $(addprefix tests/integration/test_,login.py websocket.py rawsocket.py gate.py ending.py universal.py limits.py \
+	tls_front.py session_management.py oversize.py)
+ASSERTED ?= $(wildcard tests/unit tests/property tests/kernel tests/adversity $(WAYS)) \
+	$(addprefix --ignore=,$(wildcard $(SHALLOW)))
 # of the control plane only: the same octets pass the data plane as in the others, so that once is enough
 SHALLOW := $(addprefix tests/integration/test_,node.py node_channel.py node_command.py node_ending.py ctl.py \
 	manhole.py management_remote.py management_socket.py process.py service_sessions.py auth_dynamic.py \
@@ -158,7 +164,7 @@ debug asan trace: setup ## the extension with assertions | sanitizers | line eve
 	@PROXY_BUILD=$@ $(PY) setup.py --quiet build --build-lib build/$@/lib
 
 test-debug: debug peers ## the tests that drive the data plane, with assertions
-	PYTHONPATH=$(CURDIR)/build/debug/lib WAMP_PROXY_BUILD_MODE=debug $(PYTEST) $(DEEP) $(ARGS)
+	PYTHONPATH=$(CURDIR)/build/debug/lib WAMP_PROXY_BUILD_MODE=debug $(PYTEST) $(ASSERTED) $(ARGS)
 
 # Reports go to files: a child's last words on stderr are easily lost, a file is not.
 ASAN_REPORTS := $(CURDIR)/build/asan/reports

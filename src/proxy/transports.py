@@ -4,10 +4,10 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import DeferredList, inlineCallbacks, maybeDeferred
 from twisted.python.failure import Failure
 
-from proxy.config import TransportConfig, UniversalTransport, WebTransport
+from proxy.config import MqttTransport, TransportConfig, UniversalTransport, WebTransport
 from proxy.config.redaction import redacted
 from proxy.echo import EchoSession
 from proxy.entrances import CompressionMemory, Entrance
@@ -24,6 +24,7 @@ from proxy.web_connections import WebConnection
 
 if TYPE_CHECKING:
     from proxy.controller import ProxyController
+    from proxy.mqtt.bridge import MqttBridge
     from proxy.tls.server import ServerTls
     from proxy.web.site import WebSite
 
@@ -46,7 +47,7 @@ class ProxyTransport(ListeningTransport):
     :ivar rawsocket: the way in for RawSocket beside others; None: there is none.
     :ivar websockets: ways in for WebSocket beside others, by the first component of the path.
     :ivar site: web services; None: there are none.
-    :ivar raw: who speaks another protocol, which the first octet tells; None: nobody.
+    :ivar raw: who speaks another protocol (MQTT), which the first octet tells; None: nobody.
     :ivar tls: None: clients connect without.
     :ivar logins: how many may log in; ``compression``: what compression may take: for all ways in that have no limits
         of their own.
@@ -70,7 +71,7 @@ class ProxyTransport(ListeningTransport):
         self._next_tls_line = 0.0
         self.created_at = utc_now()
         self.tls: ServerTls | None = None
-        self.raw: Any = None
+        self.raw: MqttBridge | None = None
         self.entrance: Entrance | None = None
         self.rawsocket: Entrance | None = None
         self.websockets: dict[str, Entrance] = {}
@@ -81,8 +82,12 @@ class ProxyTransport(ListeningTransport):
             self.websockets = {path.strip("/"): Entrance(self, path, item) for path, item in model.websocket.items()}
             if model.web is not None:
                 self.site = self._make_site(model.web.paths, model.web.options)
+            if model.mqtt is not None:
+                self.raw = self._make_mqtt("mqtt", model.mqtt)
         elif isinstance(model, WebTransport):
             self.site = self._make_site(model.paths, model.options)
+        elif isinstance(model, MqttTransport):
+            self.raw = self._make_mqtt("", model)
         else:
             self.entrance = Entrance(self, "", model)
         # Waits for those who have connected and not said anything yet (IDelayedCall).
@@ -99,6 +104,12 @@ class ProxyTransport(ListeningTransport):
         from proxy.web.site import WebSite
 
         return WebSite(self, paths, options)
+
+    def _make_mqtt(self, name: str, config: Any) -> "MqttBridge":
+        # It takes an optional package; that this is there has been checked with the configuration.
+        from proxy.mqtt.bridge import MqttBridge
+
+        return MqttBridge(self, name, config)
 
     # --- getting ready ---
 
@@ -118,6 +129,8 @@ class ProxyTransport(ListeningTransport):
             self.tls = self.controller.tls_contexts.serve(config, f"transport {self.id}")
         if self.site is not None:
             yield self.site.start()
+        if self.raw is not None:
+            yield self.raw.start()
 
     def close_helpers(self) -> None:
         """Let go of what authentication holds, of the site and of the certificates."""
@@ -288,17 +301,19 @@ class ProxyTransport(ListeningTransport):
             session.shut_down()
 
     def end_site(self) -> None:
-        """No web service any more: requests under way may come to their end, within ``close_timeout``. Idempotent."""
-        if self.site is None or self._is_site_ending:
+        """No web service any more, and no other protocol: what is under way may come to its end, within
+        ``close_timeout``. Idempotent."""
+        parts = [part for part in (self.site, self.raw) if part is not None]
+        if not parts or self._is_site_ending:
             return
         self._is_site_ending = True
-        done: Deferred[None] = maybeDeferred(self.site.stop)
-        done.addErrback(self._site_failed).addCallback(self._site_ended)
+        ends = [maybeDeferred(part.stop).addErrback(self._site_failed) for part in parts]
+        DeferredList(ends).addCallback(self._site_ended)
 
     def _site_failed(self, failure: Failure) -> None:
-        log.error("error while the web services of transport %s were stopped\n%s", self.id, failure.getTraceback())
+        log.error("error while a part of transport %s was stopped\n%s", self.id, failure.getTraceback())
 
-    def _site_ended(self, _: None) -> None:
+    def _site_ended(self, _: Any) -> None:
         if self.tunnels:
             seconds = self.model.limits.close_timeout / 1000
             self._tunnel_timer = self.controller.reactor.callLater(seconds, self._cut_tunnels)

@@ -447,11 +447,11 @@ REFUSED = [
         "static or dynamic",
     ),
     (rawsocket(auth={"anonymous": {}}), "transports[0].auth.anonymous.type", "", "required key is missing"),
-    (worker(transports=[{"type": "mqtt"}]), "transports[0].type", '"mqtt"', "not supported by this version"),
+    (worker(transports=[{"type": "mqtt", "endpoint": TCP}]), "transports[0].options", "", "required key is missing"),
     (worker(transports=[{"type": "flashpolicy"}]), "transports[0].type", '"flashpolicy"', "not supported"),
     (worker(transports=[{"type": "stream.testee"}]), "transports[0].type", '"stream.testee"', "not supported"),
     (worker(transports=[{"type": "web", "endpoint": TCP}]), "transports[0].paths", "", "required key is missing"),
-    (universal(mqtt={"options": {"realm": "realm1"}}), "transports[0].mqtt", "{..}", "not supported by this version"),
+    (universal(mqtt={"options": {}}), "transports[0].mqtt.options.realm", "", "required key is missing"),
     (universal(web={"options": {}}), "transports[0].web.paths", "", "required key is missing"),
     (universal(websocket={"a/b": {}}), 'transports[0].websocket["a/b"]', None, "first component"),
     (
@@ -559,7 +559,7 @@ def test_refused_with_place_value_and_expectation(
 
 
 def test_all_errors_are_reported_at_once(findings: Any) -> None:
-    items = [transport(endpoint={"type": "tcp", "prt": 1}), transport(serializers=["x"]), {"type": "mqtt"}]
+    items = [transport(endpoint={"type": "tcp", "prt": 1}), transport(serializers=["x"]), {"type": "flashpolicy"}]
     found = findings(worker(transports=items, routes={"realm1": {"anonymous": "other"}}))
     assert set(errors(found)) == {
         "transports[0].endpoint.port",
@@ -669,7 +669,7 @@ def models(model: type[BaseModel]) -> set[type[BaseModel]]:
 
 
 def test_every_key_is_documented() -> None:
-    names = ("configuration.md", "transports.md", "web-services.md")
+    names = ("configuration.md", "transports.md", "web-services.md", "mqtt.md")
     text = "".join(path.read_text() for name in names if (path := ROOT / "docs" / name).exists())
     for model in models(WorkerConfig):
         for name, field in model.model_fields.items():

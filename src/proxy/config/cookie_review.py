@@ -6,7 +6,7 @@ from typing import Final
 from proxy.config.findings import Finding, Place, finding
 from proxy.config.ways_in import ways_in
 from proxy.config.web import LongPollConfig
-from proxy.config.websocket_items import RawSocketKeys, WebSocketKeys
+from proxy.config.websocket_items import WebSocketKeys
 from proxy.config.worker import WorkerConfig
 
 __all__ = ["findings"]

@@ -1,4 +1,4 @@
-"""The connection of a client's (long-poll, MQTT) to the data plane: one end of a socket pair, with RawSocket over it."""
+"""The connection of a client (long-poll, MQTT) to the data plane: one end of a socket pair, with RawSocket over it."""
 
 import logging
 from collections.abc import Callable

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from proxy.errors import CannotStart, FeatureUnavailable, InvalidConfiguration, ProxyError
 from proxy.web import services
@@ -147,6 +148,45 @@ def test_services_that_were_started_are_stopped_when_a_later_one_fails(monkeypat
     with pytest.raises(InvalidConfiguration, match='"z/b"'):
         Web({"a": {"type": "none"}, "z": {"type": "path", "paths": {"a": {"type": "none"}, "b": bad}}})
     assert sorted(stopped) == ["a", "z/a"]
+
+
+@pytest.mark.parametrize("path", ["late", "p/late"])
+def test_a_service_whose_start_is_under_way_does_not_outlive_what_it_is_on(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    from proxy.web.none import NoneService
+
+    ready: Deferred[None] = Deferred()
+    stopped: list[str] = []
+    web = Web({"p": {"type": "path", "paths": {"x": JSON}}})
+    monkeypatch.setattr(NoneService, "start", lambda self: ready)
+    monkeypatch.setattr(NoneService, "stop", lambda self: stopped.append(self.path))
+    outcome: list[Any] = []
+    over: list[Any] = []
+    web.site.start_service(path, {"type": "none"}).addBoth(outcome.append)
+    ending: Deferred[Any] = web.site.stop() if path == "late" else web.site.stop_service("p")
+    ending.addCallback(over.append)
+    assert not over, "it has not let go of everything"
+    ready.callback(None)
+    assert stopped == [path]
+    assert outcome[0].check(CannotStart)
+    assert over
+    assert not web.site.branch.services
+
+
+def test_a_service_that_fails_to_start_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    from proxy.web.none import NoneService
+
+    ready: Deferred[None] = Deferred()
+    web = Web({})
+    monkeypatch.setattr(NoneService, "start", lambda self: ready)
+    outcome: list[Any] = []
+    over: list[Any] = []
+    web.site.start_service("late", {"type": "none"}).addBoth(outcome.append)
+    web.site.stop().addCallback(over.append)
+    ready.errback(CannotStart("no disk"))
+    assert "no disk" in str(outcome[0].value)
+    assert over
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

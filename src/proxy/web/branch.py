@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from zope.interface import implementer
@@ -43,6 +43,9 @@ class Branch:
         self.services: dict[str, WebService] = {}
         self.resource: Any = _BranchResource(self)  # IResource
         self._changing: set[str] = set()
+        # Nothing is started any more; starts and stops that are under way, until nobody waits for them.
+        self._is_ending = False
+        self._settled: list[Deferred[None]] = []
 
     def full_path(self, name: str) -> str:
         """From the root, of the service ``name`` of this branch."""
@@ -83,6 +86,8 @@ class Branch:
         :raises AlreadyRunning: there is one, or it is about to start or to stop.
         """
         path = self.full_path(name)
+        if self._is_ending:
+            _too_late()
         if name in self.services or name in self._changing:
             raise AlreadyRunning(f'{self.site.label} has a web service on path "{path}" already')
         self._changing.add(name)
@@ -90,8 +95,10 @@ class Branch:
         made.addCallback(_start)
         return made.addBoth(self._started, name, config)
 
-    def _started(self, result: WebService | Failure, name: str, config: Any) -> WebService | Failure:
-        self._changing.discard(name)
+    def _started(self, result: WebService | Failure, name: str, config: Any) -> "WebService | Deferred[WebService]":
+        if isinstance(result, WebService) and self._is_ending:
+            return maybeDeferred(result.stop).addBoth(self._stopped, name, result).addCallback(_too_late)
+        self._has_settled(name)
         if isinstance(result, WebService):
             self.services[name] = result
             return result
@@ -116,7 +123,7 @@ class Branch:
         return maybeDeferred(service.stop).addBoth(self._stopped, name, service)
 
     def _stopped(self, result: Any, name: str, service: WebService) -> WebService:
-        self._changing.discard(name)
+        self._has_settled(name)
         if isinstance(result, Failure):
             log.error("error while stopping %s\n%s", service.label, result.getTraceback())
         return service
@@ -127,12 +134,36 @@ class Branch:
             service.end_soon()
 
     def stop_all(self) -> "Deferred[Any]":
-        """Stop all services; fires when they have let go of everything."""
-        return DeferredList([self.stop(name) for name in list(self.services) if name not in self._changing])
+        """Stop all services, for good; fires when they have let go of everything.
+
+        A service that is being started is stopped once it is, and its start fails.
+        """
+        self._is_ending = True
+        for name in list(self.services):
+            self.stop(name)
+        settled: Deferred[None] = Deferred()
+        self._settled.append(settled)
+        self._tell_if_settled()
+        return settled
+
+    def _has_settled(self, name: str) -> None:
+        self._changing.discard(name)
+        self._tell_if_settled()
+
+    def _tell_if_settled(self) -> None:
+        if self._changing:
+            return
+        settled, self._settled = self._settled, []
+        for waiting in settled:
+            waiting.callback(None)
 
 
 def _start(service: WebService) -> "Deferred[WebService]":
     return maybeDeferred(service.start).addCallback(lambda _: service)
+
+
+def _too_late(_: Any = None) -> NoReturn:
+    raise CannotStart("what it is on is about to be stopped")
 
 
 @implementer(IResource)

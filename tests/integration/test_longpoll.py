@@ -436,9 +436,13 @@ def test_the_name_of_a_connection_is_not_logged(config, make_proxy, connect) -> 
     proxy = make_proxy(config)
     client = connect(url)
     client.join()
+    spelt = "".join(f"%{ord(character):02x}" for character in client.name)
+    assert client.sending.request("POST", f"//{spelt}/send?x=1").status == 400
     client.leave()
     wait_until(lambda: "/lp/.../close" in proxy.child.output, "the last request is logged")
+    assert '"POST /lp/.../send?x=1 HTTP/1.1" 400' in proxy.child.output
     assert client.name not in proxy.child.output
+    assert spelt not in proxy.child.output
 
 
 # --- cookies ---

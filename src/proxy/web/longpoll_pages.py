@@ -51,7 +51,7 @@ class LongPollPages(Resource):
         """Answer a request."""
         path = [part.decode("latin-1") for part in request.postpath or [] if part]
         if path and path != ["open"]:
-            _hide(request, path[0])
+            _hide(request)
         request.setHeader(b"cache-control", b"no-store, no-cache, must-revalidate, max-age=0")
         try:
             self._check_origin(request)
@@ -158,11 +158,13 @@ class LongPollPages(Resource):
         return b""
 
 
-def _hide(request: Any, name: str) -> None:
-    """The name of a connection is a secret: it must not get into logs."""
-    secret = name.encode("latin-1")
-    request.uri = request.uri.replace(secret, b"...")
-    request.path = request.path.replace(secret, b"...")
+def _hide(request: Any) -> None:
+    """The name of a connection is a secret: it must not get into logs, however the client has spelt it."""
+    _, mark, query = request.uri.partition(b"?")
+    first = next(index for index, part in enumerate(request.postpath) if part)
+    shown = [*request.path.split(b"/")[: -len(request.postpath)], b"...", *request.postpath[first + 1 :]]
+    request.path = b"/".join(shown)
+    request.uri = request.path + mark + query
 
 
 def _body(request: Any, limit: int) -> bytes:

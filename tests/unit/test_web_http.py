@@ -99,6 +99,8 @@ def head(*lines: str) -> bytes:
         (head("GET / HTTP/1.1", "host: a", *(f"x{n}: y" * 3 for n in range(300))), 431),
         (head("GET / HTTP/1.1", "host: a", *("x" * 90 + f"{n}: y" for n in range(190))), 431),
         (head("POST / HTTP/1.1", "host: a", f"content-length: {1 << 30}", "expect: 100-continue"), 413),
+        (head("POST / HTTP/1.1", "host: a", "content-length: " + "9" * 5000), 413),
+        (head("POST / HTTP/1.1", "host: a", "content-length: " + "x" * 5000), 400),
         (head("CONNECT a:80 HTTP/1.1", "host: a"), 400),
         (head("GET x HTTP/1.1", "host: a"), 400),
     ],

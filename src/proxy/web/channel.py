@@ -23,6 +23,9 @@ BODY_RATE_MIN: Final = 512.0
 """Octets per second that a body must come with on average, after its first ``client_timeout``."""
 
 
+_LENGTH_DIGITS_MAX: Final = 20
+
+
 class WebChannel(HTTPChannel):
     """A client's connection.
 
@@ -176,6 +179,14 @@ class WebChannel(HTTPChannel):
         """A part of a body, or of the request after this one."""
         if not self.is_refusing:
             super().rawDataReceived(data)
+
+    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
+        """Python reads no numbers of thousands of digits, which Twisted does not expect."""
+        if header == b"Content-Length" and len(data) > _LENGTH_DIGITS_MAX and data.isdigit():
+            self.refuse(413)
+            self.length = None
+            return False
+        return bool(super()._maybeChooseTransferDecoder(header, data))
 
     def allHeadersReceived(self) -> None:
         """A head is complete."""

@@ -246,12 +246,19 @@ class ProxyTransport(ListeningTransport):
             method, path = peek_request(read_intro(data)[1])
         except HttpError:
             return None  # whoever reads it in full says what is wrong
-        entrance = self.websockets.get(_first_component(path))
+        entrance = self.websocket_at(path)
         if entrance is None and self.site is not None:
             entrance = self.site.websocket_at(path)
         if entrance is not None and method not in _PLAIN_METHODS and self.site is not None:
             return None
         return entrance
+
+    def websocket_at(self, path: str) -> Entrance | None:
+        """The way in for WebSocket beside others that has a path; those of services come after it.
+
+        :param path: of a request, percent-decoded.
+        """
+        return self.websockets.get(_first_component(path))
 
     def _without_entrance(self, kind: int, conn: int, arg: int, data: bytes) -> None:
         """The first event of a connection that is not a WAMP client's."""

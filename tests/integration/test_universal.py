@@ -258,7 +258,8 @@ def test_a_browser_at_a_websocket_path_sees_a_page(front: Front) -> None:
         client.close()
 
 
-def test_a_handshake_on_a_used_connection_is_misdirected(front: Front) -> None:
+@pytest.mark.parametrize("path", ["/chat", "/ws", "/closed/further"])
+def test_a_handshake_on_a_used_connection_is_misdirected(front: Front, path: str) -> None:
     """Later requests of a connection belong to the web server, which speaks no WAMP (RFC 9110 section 15.5.20)."""
     client = front.http()
     client.request("GET", "/info")
@@ -270,10 +271,26 @@ def test_a_handshake_on_a_used_connection_is_misdirected(front: Front) -> None:
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Protocol": "wamp.2.json",
     }
-    client.request("GET", "/chat", headers=headers)
+    client.request("GET", path, headers=headers)
     response = client.getresponse()
     assert response.status == 421
     response.read()
+    client.close()
+
+
+def test_the_path_of_a_websocket_is_no_services_whatever_comes(front: Front) -> None:
+    """Neither a request that is no handshake, nor a later one of its connection, gets the service at the root."""
+    client = front.http()
+    client.request("GET", "/info")
+    client.getresponse().read()
+    for method, status, text in (("POST", 405, b"not possible"), ("GET", 200, b"WAMP endpoint")):
+        client.request(method, "/ws")
+        response = client.getresponse()
+        assert (response.status, text in response.read()) == (status, True)
+    client.close()
+    client = front.http()
+    client.request("POST", "/%77s", body=b"x")
+    assert client.getresponse().status == 405
     client.close()
 
 

@@ -91,6 +91,7 @@ class Web:
             plane=self.plane,
             controller=self.controller,
             address="http://127.0.0.1:8080",
+            websocket_at=lambda path: None,
             model=SimpleNamespace(limits=Limits(), endpoint=SimpleNamespace(), **keys),
         )
         models = {path: checked(WebServiceConfig, item, folder)[0] for path, item in paths.items()}

@@ -52,6 +52,7 @@ class Stage:
             plane=None,
             controller=SimpleNamespace(reactor=reactor, cbdir=folder),
             address="http://127.0.0.1:8080",
+            websocket_at=lambda path: None,
             model=SimpleNamespace(limits=Limits(), endpoint=SimpleNamespace()),
         )
         models = {name: checked(WebServiceConfig, config, folder)[0] for name, config in item["paths"].items()}

@@ -27,6 +27,7 @@ from proxy.web.channel import WebChannel
 from proxy.web.pages import ErrorPage
 from proxy.web.requests import ProxyRequest
 from proxy.web.tunnel import SecureTunnelEnd, TunnelEnd, open_pair, twisted_address
+from proxy.web.websocket import LaterRequest
 
 if TYPE_CHECKING:
     from proxy.entrances import Entrance
@@ -290,6 +291,9 @@ class ProxySite(Site):
 
     def getResourceFor(self, request: Any) -> Any:
         """What answers a request; Twisted's own error pages give way to ours."""
+        entrance = self.web.transport.websocket_at(_decoded(request.path))
+        if entrance is not None:  # the path is not the services', whichever request of its connection this is
+            return LaterRequest(entrance)
         found: Any = super().getResourceFor(request)
         if type(found).__module__ in _TWISTED_PAGES:
             status = getattr(found, "code", None) or getattr(found, "_code", None)
@@ -322,14 +326,17 @@ class ProxySite(Site):
 
     def takes_forms(self, path: bytes) -> bool:
         """Whether the service on a path wants forms taken apart."""
-        components = unquote_to_bytes(path.partition(b"?")[0]).decode("utf-8", "replace").split("/")[1:]
-        service = self.web.branch.find(components)
+        service = self.web.branch.find(_decoded(path.partition(b"?")[0]).split("/")[1:])
         return service is not None and service.TAKES_FORMS
 
     def log(self, request: Any) -> None:
         """A request is answered: one line in the combined log format, if that is wanted."""
         if self.options.access_log:
             access.info("%s", _access_line(request))
+
+
+def _decoded(path: bytes) -> str:
+    return unquote_to_bytes(path).decode("utf-8", "replace")
 
 
 def _address(url: str) -> Any:

@@ -10,7 +10,7 @@ from proxy.handshake import HttpError, accept, parse_request
 from proxy.web.base import WebService
 from proxy.web.pages import ErrorPage
 
-__all__ = ["WebSocketService"]
+__all__ = ["LaterRequest", "WebSocketService"]
 
 _CLOSE: Final = {b"connection": b"close"}
 
@@ -28,7 +28,7 @@ class WebSocketService(WebService):
 
         super().__init__(site, path, config)
         self._made = Entrance(site.transport, path, config)
-        self.resource = _LaterRequest(self._made)
+        self.resource = LaterRequest(self._made)
 
     def start(self) -> "Deferred[None]":
         """Get ready to authenticate clients."""
@@ -47,7 +47,12 @@ class WebSocketService(WebService):
         self._made.close()
 
 
-class _LaterRequest(Resource):
+class LaterRequest(Resource):
+    """What a request gets at an entrance for WebSocket that is not the first one of its connection.
+
+    :param entrance: it.
+    """
+
     isLeaf = True
 
     def __init__(self, entrance: Any) -> None:
@@ -67,7 +72,8 @@ def _status(request: Any, entrance: Any) -> bytes:
     host = request.getHeader(b"host") or b"localhost"
     line = request.method + b" " + request.uri + b" HTTP/1.1\r\n"
     try:
-        accept(parse_request(line + b"host: " + host + b"\r\n\r\n"), entrance.policy)
+        head = line + b"host: " + host + b"\r\n\r\n"
+        accept(parse_request(head, is_secure=request.isSecure()), entrance.policy)
     except HttpError as error:
         request.setResponseCode(error.status)
         for name, value in error.headers:

@@ -48,6 +48,7 @@ _AUTHORITY: Final = re.compile(
     r"(\[[0-9A-Fa-f:.]+(?:%25[\w.\-~]+)?\]|[\w.\-~!$&'()*+,;=%]+)(?::([0-9]{0,5}))?", re.ASCII
 )
 _ABSOLUTE: Final = re.compile(r"(?:http|ws)s?://[^/?#]*", re.IGNORECASE)
+_SLASH: Final = re.compile("%2f", re.IGNORECASE)
 _SINGLETONS: Final = frozenset(
     {"host", "origin", "sec-websocket-key", "sec-websocket-version", "content-length", "authorization"}
 )
@@ -233,6 +234,8 @@ def parse_request(head: bytes, *, is_secure: bool = False) -> Request:
 def peek_request(head: bytes) -> tuple[str, str]:
     """Method and path of a request, percent-decoded: to find who is to read it in full.
 
+    A slash that is encoded stays so: it is part of a component of the path, and parts none.
+
     :param head: as for :func:`parse_request`.
     :raises HttpError: its first line is malformed, or names no path.
     """
@@ -240,7 +243,7 @@ def peek_request(head: bytes) -> tuple[str, str]:
     if len(parts) != 3 or not parts[1].isascii() or not parts[0].isascii():
         raise HttpError(400, "malformed HTTP request: bad request line")
     method = parts[0].decode("ascii")
-    return method, _split_target(method, parts[1].decode("ascii"))[0]
+    return method, _split_target(method, _SLASH.sub("%252F", parts[1].decode("ascii")))[0]
 
 
 def accept(request: Request, policy: Policy, memory: int = sys.maxsize) -> Accepted:

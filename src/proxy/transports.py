@@ -256,7 +256,7 @@ class ProxyTransport(ListeningTransport):
     def websocket_at(self, path: str) -> Entrance | None:
         """The way in for WebSocket beside others that has a path; those of services come after it.
 
-        :param path: of a request, percent-decoded.
+        :param path: of a request, percent-decoded but for encoded slashes.
         """
         return self.websockets.get(_first_component(path))
 

@@ -289,6 +289,10 @@ def test_the_path_of_a_websocket_is_no_services_whatever_comes(front: Front) -> 
         assert (response.status, text in response.read()) == (status, True)
     client.close()
     client = front.http()
+    for path in ("/ws%2Fx", "/chat%2F"):  # the first and a later request of a connection
+        client.request("GET", path)
+        response = client.getresponse()
+        assert (response.status, b"WAMP" in response.read()) == (404, False)
     client.request("POST", "/%77s", body=b"x")
     assert client.getresponse().status == 405
     client.close()

@@ -117,6 +117,15 @@ def test_the_first_component_of_the_path_says_which_entrance():
         assert stage.enters(path, conn + 1).entrance.name == name
 
 
+def test_an_encoded_slash_parts_no_components():
+    """The service at the root has such a path, whichever request of a connection it is in."""
+    stage = universal(websocket={"ws": {}})
+    site = stage.with_site(chat="an entrance")
+    for conn, path in enumerate(("/ws%2Fx", "/%2fws", "/chat%2F", "/ws%252Fx")):
+        assert stage.asks(head(path), conn + 1) == []
+    assert [conn for conn, _, _ in site.tunnelled] == [1, 2, 3, 4]
+
+
 def test_each_path_lets_in_by_its_own_configuration():
     stage = universal(
         websocket={

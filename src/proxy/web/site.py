@@ -45,6 +45,7 @@ STOP_SECONDS: Final = 5.0
 """How long answers that are under way may take when the transport is stopped."""
 
 _NAME: Final = re.compile(r"[a-z0-9A-Z_\-]+")
+_SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)
 _TWISTED_PAGES: Final = ("twisted.web.resource", "twisted.web.pages")
 _UNTOLD: Final = TlsInfo("", "", "", "", b"", b"", b"")
 
@@ -166,7 +167,7 @@ class WebSite:
     def websocket_at(self, path: str) -> "Entrance | None":
         """What takes WebSocket opening handshakes on a path.
 
-        :param path: of the request, percent-decoded, with its slash in front.
+        :param path: of the request, percent-decoded but for encoded slashes, with its slash in front.
         :returns: None: nothing; the request is for :meth:`tunnel`.
         """
         service = self.branch.find(path.split("/")[1:])
@@ -336,7 +337,8 @@ class ProxySite(Site):
 
 
 def _decoded(path: bytes) -> str:
-    return unquote_to_bytes(path).decode("utf-8", "replace")
+    """A slash that is encoded stays so, see :func:`proxy.handshake.peek_request`."""
+    return unquote_to_bytes(_SLASH.sub(b"%252F", path)).decode("utf-8", "replace")
 
 
 def _address(url: str) -> Any:

@@ -69,6 +69,7 @@ class Entrance:
     :param name: which one it is of that transport's, for people: a path, or ``rawsocket``; empty: it has no other.
     :param model: what goes for its clients. Limits that it has not are the transport's, and shared with its other
         entrances.
+    :param is_service: it is a web service's; else the transport's own.
 
     :ivar label: transport and name, for the log.
     :ivar kind: CODEC_WS or CODEC_RS.
@@ -80,7 +81,9 @@ class Entrance:
     :ivar close_ms: how long a client may take to end, ms; ``authenticator_ms``: likewise, an authenticator.
     """
 
-    def __init__(self, transport: "ProxyTransport", name: str, model: EntranceConfig) -> None:
+    def __init__(
+        self, transport: "ProxyTransport", name: str, model: EntranceConfig, *, is_service: bool = True
+    ) -> None:
         controller = transport.controller
         self.transport = transport
         self.plane = transport.plane
@@ -93,7 +96,9 @@ class Entrance:
         self.cookies: CookieTracker | None = None
         cookie = getattr(model, "cookie", None)
         if cookie is not None:
-            key = f"{transport.id}/{name}" if name else transport.id
+            # A service may have the very name of an entrance of the transport's own.
+            way = f"service {name}" if is_service else name
+            key = f"{transport.id}/{way}" if name else transport.id
             self.cookies = CookieTracker(cookie, controller.cookie_stores, key, controller.reactor)
         auth = None if isinstance(model, TesteeTransport) else model.auth
         self.authentication = Authentication(auth, controller, self.cookies)

@@ -78,8 +78,9 @@ class ProxyTransport(ListeningTransport):
         self.site: WebSite | None = None
         if isinstance(model, UniversalTransport):
             if model.rawsocket is not None:
-                self.rawsocket = Entrance(self, "rawsocket", model.rawsocket)
-            self.websockets = {path.strip("/"): Entrance(self, path, item) for path, item in model.websocket.items()}
+                self.rawsocket = Entrance(self, "rawsocket", model.rawsocket, is_service=False)
+            for path, item in model.websocket.items():
+                self.websockets[path.strip("/")] = Entrance(self, path, item, is_service=False)
             if model.web is not None:
                 self.site = self._make_site(model.web.paths, model.web.options)
             if model.mqtt is not None:
@@ -89,7 +90,7 @@ class ProxyTransport(ListeningTransport):
         elif isinstance(model, MqttTransport):
             self.raw = self._make_mqtt("", model)
         else:
-            self.entrance = Entrance(self, "", model)
+            self.entrance = Entrance(self, "", model, is_service=False)
         # Waits for those who have connected and not said anything yet (IDelayedCall).
         self._lingering: Any = None
         self._has_lingered = False

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
+from proxy.cookies.records import Record
 from proxy.errors import CannotListen
 from proxy.messages import SER_CBOR, SER_JSON, encode
 from proxy.peers import Peer
@@ -115,6 +116,20 @@ def test_the_first_component_of_the_path_says_which_entrance():
         [("/ws", "ws"), ("/ws/further?x=1", "ws"), ("/other/", "other"), ("//%77s", "ws"), ("/", "/"), ("/?ws", "/")]
     ):
         assert stage.enters(path, conn + 1).entrance.name == name
+
+
+def test_cookies_of_one_entrance_are_worth_nothing_at_another_of_the_same_name():
+    """The path "/" of a universal transport's WebSockets is the root alone; that of its services is all the rest."""
+    item = {"cookie": {}, "auth": {**TICKET, "cookie": {}}}
+    paths = {"/": {"type": "websocket", **item}}
+    transport = universal(websocket={"/": item}, web={"paths": paths}).transport
+    own, service = transport.websocket_at("/"), transport.site.websocket_at("/x")
+    assert own.name == service.name
+    own.cookies._store.put("key", Record(1 << 40, "realm1", None, "joe", "anonymous", "ticket"))
+    found: list[Any] = []
+    own.cookies.find("key").addCallback(found.append)
+    service.cookies.find("key").addCallback(found.append)
+    assert [record is not None for record in found] == [True, False]
 
 
 def test_an_encoded_slash_parts_no_components():

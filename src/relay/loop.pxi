@@ -148,6 +148,9 @@ cdef void conn_broken(loop_t *loop, conn_t *c) noexcept nogil:
     """A send failed. What the peer said before it ended still counts: its GOODBYE or ABORT is the true reason."""
     cdef uint32_t gen = c.gen
     cdef int i
+    if c.phase == PHASE_TUNNEL and c.side == SIDE_BACK:
+        tunnel_hung(loop, c)
+        return
     if c.phase == PHASE_JOIN or c.phase == PHASE_LINKED:
         conn_latch(c, CLOSED_RESET, c.err)
         buf_free(loop, &c.tx)

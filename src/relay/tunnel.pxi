@@ -2,22 +2,22 @@
 # Part of proxy._relay (see src/_relay.pyx).
 #
 # Each end that says no more is passed on as such: the other's queue is flushed, then its end is shut down. When both
-# have ended, or one is gone, both are closed.
+# have ended, or one is gone, both are closed. What the control plane said before it closed its end is sent first.
 
 cdef void tunnel_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
     """Send what b holds to the other end, or queue it there."""
     cdef conn_t *to = conn_peer(loop, c)
     cdef ssize_t n = 0
     cdef iovec iov
-    if to == NULL:
-        buf_consume(loop, b, buf_len(b))
+    if to == NULL or to.flags & FL_HUNG:
+        buf_consume(loop, b, buf_len(b))              # nobody is there to read it
         return
     if buf_len(&to.tx) == 0:
         iov.iov_base = buf_ptr(b)
         iov.iov_len = buf_len(b)
         n = conn_send(loop, to, &iov, 1)
         if n < 0:
-            conn_lost(loop, to, CLOSED_RESET, to.err)
+            conn_broken(loop, to)
             return
         if <size_t>n < buf_len(b):
             conn_blocked(loop, to)
@@ -30,6 +30,18 @@ cdef void tunnel_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
         loop.stats.octets_to_front += buf_len(b)
     buf_consume(loop, b, buf_len(b))
     link_press(loop, c, to)
+
+
+cdef void tunnel_hung(loop_t *loop, conn_t *c) noexcept nogil:
+    """The control plane's socket takes no more. What was written to it before still has to be read and sent."""
+    if c.flags & FL_NO_READ:
+        conn_lost(loop, c, CLOSED_PEER, 0)
+        return
+    buf_free(loop, &c.tx)
+    c.stall_at = 0
+    c.flags &= ~<uint32_t>(FL_WR_BLOCKED | FL_ENDING)
+    c.flags |= FL_HUNG | FL_RD_READY | FL_EOF_HINT
+    conn_ready(loop, c)
 
 
 cdef void tunnel_ended(loop_t *loop, conn_t *c) noexcept nogil:

@@ -94,6 +94,7 @@ cdef void tls_handshake(loop_t *loop, conn_t *c) noexcept nogil:
     """Go on with the handshake as far as the socket lets it."""
     cdef int st
     c.flags &= ~<uint32_t>FL_TLS_DRY
+    c.tls_left = TLS_READ_MAX
     ERR_clear_error()
     st = SSL_do_handshake(c.ssl)
     if st == 1:

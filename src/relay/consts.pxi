@@ -129,7 +129,8 @@ cdef enum:                         # more limits of the connection layer
     BUF_CLASS_MAX = 18             # largest pooled buffer: 256 KiB; larger ones go back to the system at once
     POOL_BYTES_MAX = 8388608       # octets of free buffers that one loop keeps
     TLS_RECORD = 16384             # octets of one record's data (RFC 8446 section 5.1)
-    TLS_TURNS_MAX = 32             # records without data that one read goes through
+    TLS_READ_MAX = 32768           # octets that one read takes for anything but data: a full record, or key updates
+    TLS_OVERHEAD = 22              # octets of a record besides its data, at least
     PROXY_HEADER_MAX = 4096        # octets of a PROXY protocol header: version 2 allows 64 KiB of notes that we skip
     NETWORKS_MAX = 1024            # of one listener from which that protocol is expected
     KEY_POOL = 1024                # octets of masking keys drawn from the kernel at a time

@@ -134,8 +134,11 @@ cdef void conn_read(loop_t *loop, conn_t *c) noexcept nogil:
         b.end += <uint32_t>n
         c.last_rx = loop.now
         budget -= <size_t>n if <size_t>n < budget else budget
-        if <size_t>n < room and not c.flags & FL_EOF_HINT:
-            conn_dry(loop, c)
+        if c.flags & FL_TLS_MORE:
+            c.flags &= ~<uint32_t>FL_TLS_MORE
+            budget = 0                                # there may be more, but it has had its share
+        elif <size_t>n < room and not c.flags & FL_EOF_HINT:
+            c.flags &= ~<uint32_t>FL_RD_READY
         conn_input(loop, c, b)
         if c.gen != gen or c.fd < 0:
             return

@@ -16,9 +16,11 @@ cdef int tls_bio_read(BIO *bio, char *p, int n) noexcept nogil:
     cdef conn_t *c = <conn_t *>BIO_get_data(bio)
     cdef ssize_t got
     BIO_clear_retry_flags(bio)
-    if c.flags & FL_TLS_DRY:
+    if c.flags & FL_TLS_DRY or c.tls_left == 0:
         BIO_set_retry_read(bio)
         return -1
+    if <uint32_t>n > c.tls_left:
+        n = <int>c.tls_left
     got = recv(c.fd, p, n, MSG_DONTWAIT)
     while got == -1 and errno == EINTR:
         got = recv(c.fd, p, n, MSG_DONTWAIT)
@@ -32,6 +34,8 @@ cdef int tls_bio_read(BIO *bio, char *p, int n) noexcept nogil:
         c.flags |= FL_TLS_EOF
     elif got < n and not c.flags & FL_EOF_HINT:
         c.flags |= FL_TLS_DRY
+    if got > 0:
+        c.tls_left -= <uint32_t>got
     return <int>got
 
 
@@ -141,23 +145,23 @@ cdef ssize_t tls_recv(conn_t *c, uint8_t *p, size_t room) noexcept nogil:
     """
     cdef size_t total = 0
     cdef size_t n = 0
-    cdef int turns = 0
     cdef int st
     if c.flags & FL_TLS_DEAD:
         errno_set(c.tls_errno if c.tls_errno else ECONNRESET)
         return -1
     c.flags &= ~<uint32_t>FL_TLS_DRY
+    c.tls_left = TLS_READ_MAX
     while total < room:
         ERR_clear_error()
         if SSL_read_ex(c.ssl, p + total, room - total, &n) == 1:
             total += n
+            c.tls_left += <uint32_t>n + TLS_OVERHEAD
             continue
         st = SSL_get_error(c.ssl, 0)
         if st == SSL_ERROR_WANT_READ and c.flags & FL_TLS_DRY:
             break
-        if st == SSL_ERROR_WANT_READ and turns < TLS_TURNS_MAX:
-            turns += 1                                # a record without data: a ticket, a key update
-            continue
+        if st == SSL_ERROR_WANT_READ and c.tls_left:
+            continue                                  # a record without data: a ticket, a key update
         if st == SSL_ERROR_WANT_READ or st == SSL_ERROR_WANT_WRITE:
             c.flags |= FL_TLS_MORE
             break

@@ -285,6 +285,7 @@ ctypedef struct conn_t:
     uint32_t ready_next            # in the ready or the late list
     uint32_t late_events           # in the late list: what epoll said of it; 0: not in it
     uint32_t join_ms               # back: deadline of the JOIN phase
+    uint32_t tls_left              # octets that the present call of OpenSSL may still read
     int32_t tls_errno              # of a system call that OpenSSL asked for
     SSL *ssl                       # NULL: plain, or not begun
     const char *tls_why            # what OpenSSL gave up for; lives as long as the process

@@ -131,6 +131,8 @@ cdef enum:                         # more limits of the connection layer
     TLS_RECORD = 16384             # octets of one record's data (RFC 8446 section 5.1)
     TLS_READ_MAX = 32768           # octets that one read takes for anything but data: a full record, or key updates
     TLS_OVERHEAD = 22              # octets of a record besides its data, at least
+    INTRO_FIELD_MAX = 255          # octets of a field of an introduction's TLS block, but for the certificate's
+    INTRO_CERTIFICATE_MAX = 63488  # so that the whole block's length fits into 16 bits
     PROXY_HEADER_MAX = 4096        # octets of a PROXY protocol header: version 2 allows 64 KiB of notes that we skip
     NETWORKS_MAX = 1024            # of one listener from which that protocol is expected
     KEY_POOL = 1024                # octets of masking keys drawn from the kernel at a time

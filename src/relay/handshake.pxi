@@ -53,10 +53,9 @@ cdef void intro_make(loop_t *loop, conn_t *c) noexcept nogil:
     sink_reset(&loop.intro, 0)
     sink_put(&loop.intro, octets, at)
     sink_put(&loop.intro, octets, 2)                  # the length of what follows, known afterwards
-    if loop.intro.len != at + 2:
-        return                                        # no memory; event_emit will find none either, or read no TLS
-    if c.ssl != NULL:
-        intro_tls(&loop.intro, c)
+    if loop.intro.len != at + 2 or (c.ssl != NULL and not intro_tls(&loop.intro, c)):
+        loop.intro.len = 0                            # no memory; half of it would be taken for something else
+        return
     store_be16(sink_ptr(&loop.intro) + at, <uint16_t>(loop.intro.len - at - 2))
 
 

@@ -253,58 +253,59 @@ cdef int tls_end(conn_t *c) noexcept nogil:
 
 # --- what the control plane is told ----------------------------------------------------------------------------------
 
-cdef void intro_field(sink_t *s, const uint8_t *p, size_t n) noexcept nogil:
+cdef bint intro_field(sink_t *s, const uint8_t *p, size_t n) noexcept nogil:
+    """False: no memory."""
     cdef uint8_t length[2]
-    if n > 0xFFFF:
+    if n > INTRO_FIELD_MAX:
         n = 0
     store_be16(length, <uint16_t>n)
-    sink_put(s, length, 2)
-    if n:
-        sink_put(s, p, n)
+    return sink_put(s, length, 2) > 0 and (n == 0 or sink_put(s, p, n) > 0)
 
 
-cdef inline void intro_text(sink_t *s, const char *text) noexcept nogil:
-    intro_field(s, <const uint8_t *>text, strlen(text) if text != NULL else 0)
+cdef inline bint intro_text(sink_t *s, const char *text) noexcept nogil:
+    return intro_field(s, <const uint8_t *>text, strlen(text) if text != NULL else 0)
 
 
-cdef void intro_certificate(sink_t *s, SSL *ssl) noexcept nogil:
+cdef bint intro_certificate(sink_t *s, SSL *ssl) noexcept nogil:
+    """As intro_field. A certificate that is too long for it counts as none."""
     cdef X509 *certificate = SSL_get_peer_certificate(ssl)
     cdef uint8_t *at
     cdef int n = 0
+    cdef bint fits = True
     if certificate != NULL:
         n = i2d_X509(certificate, NULL)
-        if n > 0 and n <= 0xFFFF and sink_room(s, n + 2) > 0:
-            at = sink_ptr(s) + s.len
-            store_be16(at, <uint16_t>n)
-            at += 2
-            i2d_X509(certificate, &at)
-            s.len += n + 2
+        if 0 < n <= INTRO_CERTIFICATE_MAX:
+            fits = sink_room(s, n + 2) > 0
+            if fits:
+                at = sink_ptr(s) + s.len
+                store_be16(at, <uint16_t>n)
+                at += 2
+                i2d_X509(certificate, &at)
+                s.len += n + 2
         else:
             n = 0
         X509_free(certificate)
-    if n <= 0:
-        intro_field(s, NULL, 0)
+    return fits if n > 0 else intro_field(s, NULL, 0)
 
 
-cdef void intro_tls(sink_t *s, conn_t *c) noexcept nogil:
-    """The TLS block of an introduction; the fields are those of proxy.peers.TlsInfo."""
+cdef bint intro_tls(sink_t *s, conn_t *c) noexcept nogil:
+    """The TLS block of an introduction; the fields are those of proxy.peers.TlsInfo. False: no memory."""
     cdef uint8_t octets[64]
     cdef const unsigned char *alpn = NULL
     cdef unsigned int n = 0
     cdef size_t k
-    intro_text(s, SSL_get_version(c.ssl))
-    intro_text(s, SSL_get_cipher_name(c.ssl))
-    intro_text(s, SSL_get_servername(c.ssl, TLSEXT_NAMETYPE_host_name))
+    cdef bint st = intro_text(s, SSL_get_version(c.ssl))
+    st = st and intro_text(s, SSL_get_cipher_name(c.ssl))
+    st = st and intro_text(s, SSL_get_servername(c.ssl, TLSEXT_NAMETYPE_host_name))
     SSL_get0_alpn_selected(c.ssl, &alpn, &n)
-    intro_field(s, alpn, n)
+    st = st and intro_field(s, alpn, n)
     # RFC 5929 section 3.1: the first Finished message, the client's in a full handshake, ours in a resumed one
     if SSL_session_reused(c.ssl):
         k = SSL_get_finished(c.ssl, octets, 64)
     else:
         k = SSL_get_peer_finished(c.ssl, octets, 64)
-    intro_field(s, octets, k if k <= 64 else 0)
+    st = st and intro_field(s, octets, k if k <= 64 else 0)
     k = 32
     if SSL_export_keying_material(c.ssl, octets, 32, "EXPORTER-Channel-Binding", 24, NULL, 0, 1) != 1:
         k = 0
-    intro_field(s, octets, k)
-    intro_certificate(s, c.ssl)
+    return st and intro_field(s, octets, k) and intro_certificate(s, c.ssl)

@@ -185,7 +185,7 @@ cdef ssize_t tls_write(conn_t *c, const uint8_t *p, size_t n) noexcept nogil:
     cdef size_t total = 0
     cdef size_t k = 0
     cdef int st
-    if c.flags & FL_TLS_DEAD:
+    if c.flags & (FL_TLS_DEAD | FL_TLS_MUTE):
         errno_set(EPIPE)
         return -1
     while total < n:
@@ -196,8 +196,13 @@ cdef ssize_t tls_write(conn_t *c, const uint8_t *p, size_t n) noexcept nogil:
         st = SSL_get_error(c.ssl, 0)
         if st == SSL_ERROR_WANT_WRITE or st == SSL_ERROR_WANT_READ:
             break
+        if c.tls_errno:
+            c.flags |= FL_TLS_MUTE                    # what the peer said before that can still be read
+            errno_set(c.tls_errno)
+            c.tls_errno = 0
+            return -1
         tls_note(c)
-        errno_set(c.tls_errno if c.tls_errno else EPIPE)
+        errno_set(EPIPE)
         return -1
     return <ssize_t>total
 
@@ -242,7 +247,7 @@ cdef ssize_t tls_send(loop_t *loop, conn_t *c, const iovec *iov, size_t count) n
 cdef int tls_end(conn_t *c) noexcept nogil:
     """Say that nothing more will come (close_notify). ST_OK: said, or it cannot be; ST_MORE: the socket is full."""
     cdef int st
-    if c.ssl == NULL or c.flags & FL_TLS_DEAD:
+    if c.ssl == NULL or c.flags & (FL_TLS_DEAD | FL_TLS_MUTE):
         return ST_OK
     ERR_clear_error()
     st = SSL_shutdown(c.ssl)

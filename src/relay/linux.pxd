@@ -94,6 +94,7 @@ cdef extern from "<string.h>" nogil:
     void *memmove(void *dst, const void *src, size_t n)
     void *memset(void *dst, int value, size_t n)
     size_t strlen(const char *s)
+    int strcmp(const char *a, const char *b)
     void *memchr(const void *p, int octet, size_t n)
     int memcmp(const void *a, const void *b, size_t n)
     void *memmem(const void *hay, size_t n, const void *needle, size_t k)

@@ -90,6 +90,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     SSL_CTX *SSL_get_SSL_CTX(const SSL *ssl)
     SSL_CTX *SSL_set_SSL_CTX(SSL *ssl, SSL_CTX *ctx)
     void SSL_set_bio(SSL *ssl, BIO *rbio, BIO *wbio)
+    BIO *SSL_get_rbio(const SSL *ssl)
     void SSL_set_accept_state(SSL *ssl)
     void SSL_set_connect_state(SSL *ssl)
     int SSL_do_handshake(SSL *ssl)

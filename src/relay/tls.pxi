@@ -77,6 +77,11 @@ cdef bint tls_expect(SSL *ssl, const params_t *params) noexcept nogil:
     return SSL_set_tlsext_host_name(ssl, params.server_name) == 1 and SSL_set1_host(ssl, params.server_name) == 1
 
 
+cdef inline bint tls_may_resume(const tls_t *holder, const params_t *params) noexcept nogil:
+    """Resuming checks no certificate: only who was checked for the same name is the one we want."""
+    return holder.session != NULL and strcmp(holder.session_for.server_name, params.server_name) == 0
+
+
 cdef int tls_open(loop_t *loop, conn_t *c) noexcept nogil:
     """Begin TLS on a connection. ST_OK, or ST_NOMEM: it cannot be had (no context any more, no memory)."""
     cdef tls_t *holder = c.params.tls
@@ -85,7 +90,7 @@ cdef int tls_open(loop_t *loop, conn_t *c) noexcept nogil:
     pthread_mutex_lock(&holder.mutex)
     if holder.ctx != NULL:
         c.ssl = SSL_new(holder.ctx)
-        if c.side == SIDE_BACK and holder.session != NULL and SSL_SESSION_up_ref(holder.session):
+        if c.side == SIDE_BACK and tls_may_resume(holder, c.params) and SSL_SESSION_up_ref(holder.session):
             session = holder.session
     pthread_mutex_unlock(&holder.mutex)
     if c.ssl == NULL:

@@ -131,6 +131,7 @@ cdef int tls_keep_session(SSL *ssl, SSL_SESSION *session) noexcept nogil:
     if holder.ctx == SSL_get_SSL_CTX(ssl):
         before = holder.session
         holder.session = session
+        holder.session_for = (<conn_t *>BIO_get_data(SSL_get_rbio(ssl))).params
     else:
         before = session                              # replaced meanwhile: it was checked by other rules
     pthread_mutex_unlock(&holder.mutex)

@@ -190,11 +190,14 @@ ctypedef struct zip_t:
     z_stream reader
     z_stream writer
 
+ctypedef struct params_t
+
 # What new TLS handshakes begin with; may be replaced at any time. Lives as long as the relay.
 ctypedef struct tls_t:
     pthread_mutex_t mutex          # of the rest
     SSL_CTX *ctx                   # owned; NULL: no handshakes any more
     SSL_SESSION *session           # client side: owned, what the peer gave last to resume from; NULL: nothing
+    const params_t *session_for    # whose server_name was checked when it was given
 
 # Addresses that begin with the same bits.
 ctypedef struct network_t:

@@ -1,8 +1,8 @@
 """Who is at the other end of a client's connection, as the data plane found it out before the first message."""
 
 import struct
-import sys
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from proxy.plane import unpack_sockaddr
@@ -90,8 +90,11 @@ def _read_tls(block: bytes) -> TlsInfo:
         at += 2
         fields.append(block[at : at + length])
         at += length
-    # Most clients have the same ones, and they stay in memory as long as the connection.
-    protocol, cipher, server_name, alpn = (field.decode("ascii", "replace") for field in fields[:4])
-    # There are few different ones; the name is the client's to choose, and may be another each time.
-    protocol, cipher, alpn = sys.intern(protocol), sys.intern(cipher), sys.intern(alpn)
+    protocol, cipher, server_name, alpn = map(_text, fields[:4])
     return TlsInfo(protocol, cipher, server_name, alpn, *fields[4:7])
+
+
+@lru_cache(maxsize=256)
+def _text(field: bytes) -> str:
+    """The same text for all connections that have it. Bounded, unlike sys.intern: clients choose the server's name."""
+    return field.decode("ascii", "replace")

@@ -39,7 +39,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
         OPENSSL_NPN_NEGOTIATED
         BIO_TYPE_SOURCE_SINK, BIO_CTRL_FLUSH
         X509_V_OK, X509_V_FLAG_CRL_CHECK
-        ERR_LIB_SSL
+        ERR_LIB_SSL, ERR_LIB_PEM
     uint64_t SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_OP_CIPHER_SERVER_PREFERENCE
     uint64_t SSL_OP_PRIORITIZE_CHACHA, SSL_OP_NO_TICKET
 
@@ -147,6 +147,8 @@ cdef extern from "<openssl/x509.h>" nogil:
     void EVP_PKEY_free(EVP_PKEY *key)
 
 cdef extern from "<openssl/pem.h>" nogil:
+    enum:
+        PEM_R_NO_START_LINE
     X509 *PEM_read_bio_X509(BIO *bio, X509 **out, int (*password)(char *, int, int, void *) noexcept nogil, void *arg)
     X509_CRL *PEM_read_bio_X509_CRL(BIO *bio, X509_CRL **out, void *password, void *arg)
     EVP_PKEY *PEM_read_bio_PrivateKey(

@@ -140,6 +140,15 @@ cdef int tls_keep_session(SSL *ssl, SSL_SESSION *session) noexcept nogil:
     return 1
 
 
+cdef bint tls_pem_ended() noexcept nogil:
+    """Did reading stop where the text ends, and not at something broken? Then the queue is as it was."""
+    cdef unsigned long code = ERR_peek_last_error()
+    if ERR_GET_LIB(code) != ERR_LIB_PEM or ERR_GET_REASON(code) != PEM_R_NO_START_LINE:
+        return False
+    ERR_clear_error()
+    return True
+
+
 cdef const char *tls_use_chain(SSL_CTX *ctx, const tls_options_t *o) noexcept nogil:
     """The certificate with its chain, and the key. NULL, or what cannot be used; the reason is in OpenSSL's queue."""
     cdef BIO *bio = BIO_new_mem_buf(o.chain, <int>o.chain_len)
@@ -162,9 +171,8 @@ cdef const char *tls_use_chain(SSL_CTX *ctx, const tls_options_t *o) noexcept no
                 X509_free(certificate)
         n += 1
     BIO_free(bio)
-    if n == 0 or st != 1:
+    if n == 0 or st != 1 or not tls_pem_ended():
         return "certificate"
-    ERR_clear_error()                                 # of the end of the text
     bio = BIO_new_mem_buf(o.key, <int>o.key_len)
     if bio == NULL:
         return "key"
@@ -201,9 +209,8 @@ cdef const char *tls_trust(SSL_CTX *ctx, const tls_options_t *o) noexcept nogil:
             n += 1
             certificate = PEM_read_bio_X509(bio, NULL, tls_no_password, NULL)
         BIO_free(bio)
-        if n == 0:
+        if n == 0 or not tls_pem_ended():
             return "ca"
-        ERR_clear_error()
     if o.crl_len:
         n = 0
         bio = BIO_new_mem_buf(o.crl, <int>o.crl_len)
@@ -216,9 +223,8 @@ cdef const char *tls_trust(SSL_CTX *ctx, const tls_options_t *o) noexcept nogil:
             n += 1
             crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL)
         BIO_free(bio)
-        if n == 0:
+        if n == 0 or not tls_pem_ended():
             return "crl"
-        ERR_clear_error()
         X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK)
     return NULL
 

@@ -41,9 +41,9 @@ cdef void proxy_read(loop_t *loop, conn_t *c) noexcept nogil:
         return
     st = proxy_parse(octets, n, addr, &addr_len, &taken)
     if st == ST_MORE:
+        c.flags &= ~<uint32_t>FL_RD_READY
         if c.flags & FL_EOF_HINT:
             conn_lost(loop, c, CLOSED_PEER, 0)
-        c.flags &= ~<uint32_t>FL_RD_READY
         return
     if st < 0 or recv(c.fd, octets, taken, MSG_DONTWAIT) != <ssize_t>taken:
         loop.stats.proxy_refused += 1

@@ -18,7 +18,7 @@ cdef int proxy_number(const uint8_t **p, const uint8_t *end, uint32_t top, uint3
     if q == p[0] or n > top or (q - p[0] > 1 and p[0][0] == 0x30):
         return ST_PROTOCOL
     if q < end:
-        if q[0] != 0x20:
+        if q[0] != 0x20 or q + 1 == end:
             return ST_PROTOCOL
         q += 1
     p[0] = q

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -14,8 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from kernel.harness import HELLO, WELCOME, End, Gone, Listener, Plane, Router, Session, call, call_of, result
+from kernel.harness import (
+    GOODBYE,
+    HELLO,
+    REQUEST,
+    WELCOME,
+    End,
+    Gone,
+    Listener,
+    Plane,
+    Router,
+    Session,
+    call,
+    call_of,
+    result,
+)
 from proxy import _relay as R
 from proxy.peers import read_intro
 from support.certificates import Authority, Pair
@@ -361,3 +379,200 @@ def test_key_updates_are_records_without_data(plane: Plane, authority: Authority
     process.wait()
     process.stdin.close()
     plane.closed(number)
+
+
+# --- what must not happen -----------------------------------------------------------------------------------------
+
+
+def test_a_session_is_resumed_for_the_same_name_only(plane: Plane, authority: Authority, server: Pair) -> None:
+    """A ticket from a router that was checked for one name does not spare it the check for another."""
+    number = plane.relay.add_tls(server=False, ca=authority.certificate.read_bytes(), verify=2)
+    inner = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    inner.load_cert_chain(server.chain, server.key)
+    listener = plane.listen()
+    for name in ("localhost", "elsewhere.example.com"):
+        client, conn = plane.join(listener)
+        client.send(HELLO)
+        plane.wait(R.EV_MESSAGE, conn=conn)
+        router = plane.router()
+        token = plane.dial(conn, router, tls=number, server_name=name)
+        sock = router.sock.accept()[0]
+        sock.settimeout(10)
+        if name == "localhost":
+            end = End(inner.wrap_socket(sock, server_side=True), "rs", client=False)
+            plane.ends.append(end)
+            end.read(4)
+            end.write(bytes([0x7F, 0xF0 | R.SER_CBOR, 0, 0]))
+            end.recv()
+            end.send(WELCOME)
+            plane.wait(R.EV_MESSAGE, owner=token)
+        else:
+            with pytest.raises(ssl.SSLError):
+                inner.wrap_socket(sock, server_side=True)
+            assert plane.wait(R.EV_CLOSED, owner=token).data == b"certificate verify failed: hostname mismatch"
+
+
+@pytest.mark.parametrize("size", [62000, 64000])
+def test_a_certificate_of_any_size_is_told_whole_or_not_at_all(
+    plane: Plane, authority: Authority, server: Pair, tmp_path: Path, size: int
+) -> None:
+    """Its octets never stand where the HTTP head is expected."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    fill = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), bytes(size))
+    builder = authority._leaf(key, "huge", (), True, -1, 30).add_extension(fill, critical=False)
+    made = builder.sign(authority._key, hashes.SHA256())
+    both = tmp_path / "huge.pem"
+    pem = serialization.PrivateFormat.TraditionalOpenSSL
+    both.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM, pem, serialization.NoEncryption())
+    )
+    tls = context(authority)
+    tls.load_cert_chain(both)
+    number = add_server(plane, item(server), ca=authority.certificate.read_bytes(), verify=1)
+    listener = plane.listen("ws", tls=number)
+    sock = tls.wrap_socket(socket.create_connection(listener.address, 10), server_hostname="localhost")
+    end = End(sock, "ws", client=True)
+    plane.ends.append(end)
+    end.write(REQUEST)
+    event = plane.wait(R.EV_HEAD, owner=listener.number)
+    peer, head = read_intro(event.data)
+    assert head == REQUEST
+    assert peer.tls is not None
+    assert peer.tls.certificate in (made.public_bytes(serialization.Encoding.DER), b"")
+    assert bool(peer.tls.certificate) == (size < 63000)
+
+
+@pytest.mark.parametrize("option", ["ca", "crl", "chain"])
+def test_what_follows_a_good_certificate_must_be_good(
+    plane: Plane, authority: Authority, server: Pair, option: str
+) -> None:
+    """Part of a file is not taken for all of it."""
+    good = authority.revoke() if option == "crl" else authority.certificate
+    octets = good.read_bytes()
+    broken = octets + octets.replace(b"M", b"N", 20).replace(b"A", b"!", 2)
+    options: dict[str, Any] = {"server": True, "certificates": [item(server)]}
+    if option == "chain":
+        options["certificates"] = [(server.certificate.read_bytes() + broken, server.key.read_bytes(), [])]
+    else:
+        options[option] = broken
+    with pytest.raises(ValueError, match=f"^{option if option != 'chain' else 'certificate'}: "):
+        plane.relay.add_tls(**options)
+    plane.relay.add_tls(server=True, certificates=[item(server)], ca=octets if option == "ca" else b"")
+
+
+@pytest.mark.parametrize("kind", ["rs", "tls"])
+def test_goodbye_right_before_the_connection_breaks(
+    plane: Plane, authority: Authority, server: Pair, kind: str
+) -> None:
+    """What the peer said is still read where our own sending finds the connection broken, with TLS as without."""
+    options = {"tls": add_server(plane, item(server))} if kind == "tls" else {}
+    listener = plane.listen(**options)
+    for _ in range(15):
+        if kind == "tls":
+            client, conn, _ = join(plane, listener, context(authority))
+        else:
+            client, conn = plane.join(listener)
+        session = link(plane, client, conn)
+        writer = threading.Thread(target=flood_from, args=(session.router,))
+        writer.start()
+        while plane.stats("buffered_octets") < 300_000:
+            time.sleep(0.002)
+        client.write(client.frame(GOODBYE))
+        client.close()
+        assert plane.wait(R.EV_CONTROL, conn=conn).data == GOODBYE
+        plane.relay.abort(conn)
+        plane.relay.abort(session.back)
+        session.router.close()
+        writer.join()
+
+
+def flood_from(router: End) -> None:
+    """Send until nobody listens any more."""
+    with contextlib.suppress(OSError, Gone):
+        for _ in range(100):
+            router.send(result(100_000))
+
+
+def test_key_updates_do_not_keep_others_waiting(plane: Plane, authority: Authority, server: Pair) -> None:
+    """A peer that sends nothing but key updates, as fast as the socket takes them, has its share and no more."""
+    listener = plane.listen(tls=add_server(plane, item(server)), handshake_ms=0)
+    client, conn, _ = join(plane, listener, context(authority))
+    session = link(plane, client, conn)
+    flood = KeyUpdates(listener.address, 100_000)
+    plane.settle(tls_handshakes=2)
+    before = plane.stats("recv_calls")
+    sender = threading.Thread(target=flood.send)
+    sender.start()
+    client.send(call())
+    assert session.router.recv() == call()
+    sender.join()
+    flood.close()
+    plane.settle(tls_open=1)
+    assert flood.sent
+    assert plane.stats("recv_calls") - before > flood.sent // 32768  # no read takes more than its share
+
+
+class KeyUpdates:
+    """A TLS 1.3 client that has many key updates ready to be sent, by way of OpenSSL's own library.
+
+    :param count: how many, of 27 octets each.
+    """
+
+    def __init__(self, address: tuple[str, int], count: int) -> None:
+        import ctypes
+        from ctypes import c_char_p, c_int, c_long, c_void_p
+
+        crypto, tls = ctypes.CDLL("libcrypto.so.3"), ctypes.CDLL("libssl.so.3")
+
+        def of(library: Any, name: str, result: Any, *kinds: Any) -> Any:
+            found = getattr(library, name)
+            found.restype, found.argtypes = result, kinds
+            return found
+
+        made = of(tls, "SSL_CTX_new", c_void_p, c_void_p)(of(tls, "TLS_client_method", c_void_p)())
+        ssl_ = of(tls, "SSL_new", c_void_p, c_void_p)(made)
+        method = of(crypto, "BIO_s_mem", c_void_p)()
+        new = of(crypto, "BIO_new", c_void_p, c_void_p)
+        incoming, outgoing = new(method), new(method)
+        of(tls, "SSL_set_bio", None, c_void_p, c_void_p, c_void_p)(ssl_, incoming, outgoing)
+        of(tls, "SSL_set_connect_state", None, c_void_p)(ssl_)
+        handshake = of(tls, "SSL_do_handshake", c_int, c_void_p)
+        update = of(tls, "SSL_key_update", c_int, c_void_p, c_int)
+        write = of(crypto, "BIO_write", c_int, c_void_p, c_char_p, c_int)
+        pending = of(crypto, "BIO_ctrl", c_long, c_void_p, c_int, c_long, c_void_p)
+        read = of(crypto, "BIO_read", c_int, c_void_p, c_char_p, c_int)
+
+        def taken() -> bytes:
+            size = pending(outgoing, 10, 0, None)
+            room = ctypes.create_string_buffer(size + 1)
+            read(outgoing, room, size)
+            return room.raw[:size]
+
+        self.sock = socket.create_connection(address, 10)
+        while handshake(ssl_) != 1:
+            self.sock.sendall(taken())
+            octets = self.sock.recv(65536)
+            write(incoming, octets, len(octets))
+        self.sock.sendall(taken())
+        for _ in range(count):
+            assert update(ssl_, 0) == 1
+            assert handshake(ssl_) == 1
+        self.octets = taken()
+        self.sent = 0
+        of(tls, "SSL_free", None, c_void_p)(ssl_)
+        of(tls, "SSL_CTX_free", None, c_void_p)(made)
+
+    def send(self) -> None:
+        """All of them."""
+        with contextlib.suppress(OSError):
+            self.sock.sendall(self.octets)
+            self.sent = len(self.octets)
+
+    def close(self) -> None:
+        """End once all is read."""
+        self.sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            while self.sock.recv(65536):
+                pass
+        self.sock.close()

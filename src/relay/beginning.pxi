@@ -32,10 +32,12 @@ cdef void proxy_read(loop_t *loop, conn_t *c) noexcept nogil:
     cdef int st
     cdef ssize_t n = recv(c.fd, octets, PROXY_HEADER_MAX, MSG_DONTWAIT | MSG_PEEK)
     loop.stats.recv_calls += 1
+    while n == -1 and errno == EINTR:                 # there may be something, and no edge will tell of it again
+        n = recv(c.fd, octets, PROXY_HEADER_MAX, MSG_DONTWAIT | MSG_PEEK)
     if n <= 0:
         st = errno
         c.flags &= ~<uint32_t>FL_RD_READY
-        if n == -1 and (st == EAGAIN or st == EINTR):
+        if n == -1 and st == EAGAIN:
             return
         conn_lost(loop, c, CLOSED_PEER if n == 0 else CLOSED_RESET, 0 if n == 0 else st)
         return

@@ -26,6 +26,8 @@ static uint32_t seed;      /* 0: no faults */
 static uint64_t counts[8]; /* what was done: see faults_count */
 static __thread int is_data_thread;
 static __thread uint32_t state;
+static __thread int peeked_fd = -1; /* what was seen with MSG_PEEK is there: the kernel gives it without fail */
+static __thread ssize_t peeked;
 
 enum { SHORT_RECV, SHORT_SEND, INTERRUPTED, AGAIN, ACCEPT, WAIT, CONNECT };
 
@@ -82,10 +84,19 @@ static size_t cut(size_t n) {
 
 ssize_t recv(int fd, void *buf, size_t n, int flags) {
     REAL(recv);
+    int seen = fd == peeked_fd && (ssize_t)n <= peeked;
+    ssize_t got;
+    peeked_fd = -1;
+    if (seen && !(flags & MSG_PEEK)) return real(fd, buf, n, flags);
     if (is_data_thread && refuse(fd)) return -1;
+    if (flags & MSG_PEEK) {
+        peeked = real(fd, buf, n, flags);
+        peeked_fd = fd;
+        return peeked;
+    }
     if (n > 1 && strikes(SHORT_RECV, 3)) {
         n = cut(n);
-        ssize_t got = real(fd, buf, n, flags);
+        got = real(fd, buf, n, flags);
         /* The caller asked for more and will think that the socket is drained. */
         hold(fd);
         return got;

@@ -39,3 +39,14 @@ def test_traffic_survives_faults(shim: Path, first: int) -> None:
     assert child.returncode == 0, f"{child.stdout}\n{child.stderr}"
     made = ast.literal_eval(child.stdout.splitlines()[-1].removeprefix("faults "))
     assert all(made.values()), f"some kinds of fault never happened: {made}"
+
+
+def test_tls_and_tunnels_survive_faults(shim: Path) -> None:
+    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(shim)]))
+    paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    child = subprocess.run(
+        [sys.executable, str(HERE / "traffic_tls.py"), "1", str(SEEDS)],
+        env={**os.environ, "LD_PRELOAD": preload, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert child.returncode == 0, f"{child.stdout}\n{child.stderr}"

@@ -221,6 +221,7 @@ BAD = {
     "v1-short": b"PROXY TCP4 192.0.2.7 198.51.100.1 4242\r\n",
     "v1-long": b"PROXY TCP4 192.0.2.7 198.51.100.1 4242 443 more\r\n",
     "v1-endless": b"PROXY TCP4 " + b"1" * 200,
+    "v1-blank": b"PROXY TCP4 192.0.2.7 198.51.100.1 4242 443 \r\n",
     "v1-udp": b"PROXY UDP4 192.0.2.7 198.51.100.1 4242 443\r\n",
     "v2-version": SIGNATURE + bytes([0x31, 0x11, 0, 12]) + V4,
     "v2-command": v2(2, 0x11, V4),

@@ -160,6 +160,42 @@ def test_too_many_requests_are_refused(wsgi: Callable[..., WebStage]) -> None:
         client.close()  # who goes while it waits makes room once it is its turn
 
 
+def test_clients_that_go_make_no_room_before_their_turn(wsgi: Callable[..., WebStage], tmp_path: Path) -> None:
+    """What waits for a thread is bounded, whoever goes meanwhile; for one that has gone, nothing is done."""
+    go = tmp_path / "go"
+    text = f"""
+import os, time
+runs = []
+def app(environ, start_response):
+    runs.append(1)
+    while not os.path.exists({str(go)!r}):
+        time.sleep(0.01)
+    start_response("200 OK", [])
+    return [str(len(runs)).encode()]
+"""
+    web = wsgi(text, maxthreads=1, max_requests=3)
+    clients = [web.client() for _ in range(3)]
+    for client in clients:
+        client.request("GET", "/app")
+    wait_until(lambda: web.ask("/app").status == 503, "no more are taken")
+    for client in clients[1:]:
+        client.close()
+    for _ in range(20):
+        assert web.ask("/app").status == 503
+    go.touch()
+    assert clients[0].getresponse().read() == b"1"
+    clients[0].close()
+    wait_until(lambda: web.ask("/app").status == 200, "there is room again")
+    assert web.ask("/app").body == b"3", "the two that answered, and this one"
+
+
+def test_a_field_cannot_pass_for_another_one(wsgi: Callable[..., WebStage]) -> None:
+    web = wsgi(SHOW)
+    sent = {"X-Real-IP": "192.0.2.1", "X_Real_IP": "198.51.100.1", "X-Real_IP": "198.51.100.1"}
+    environ = json.loads(web.ask("/app", headers=sent).body)["environ"]
+    assert environ["HTTP_X_REAL_IP"] == "192.0.2.1"
+
+
 def test_stopping_does_not_wait_for_an_application_that_hangs(wsgi: Callable[..., WebStage]) -> None:
     web = wsgi(BUSY)
     client = web.client()

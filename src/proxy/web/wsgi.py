@@ -98,15 +98,26 @@ class _Application(Resource):
         service = self._service
         if self._under_way >= service.config.max_requests:
             return ErrorPage(503, headers={b"retry-after": b"1"}).render(request)
-        self._under_way += 1
-        request.notifyFinish().addBoth(self._finished)
+        _drop_ambiguous(request)
         flow = _Flow(request)
         application = partial(_run, self._application, flow, _corrections(request))
         _name_addresses(request)
-        WSGIResource(service.site.reactor, service.threads, application).render(request)
+        WSGIResource(service.site.reactor, self, application).render(request)
         return NOT_DONE_YET
 
-    def _finished(self, _: Any) -> None:
+    def callInThread(self, work: Callable[[], object]) -> None:
+        """Of a thread pool: what Twisted wants of one. A request counts until its thread is done with it.
+
+        One whose client has gone takes its place among those that wait, or its thread, nevertheless.
+        """
+        self._under_way += 1
+        self._service.threads.callInThreadWithCallback(self._has_run, work)
+
+    def _has_run(self, is_success: bool, result: object) -> None:
+        """In the thread."""
+        self._service.site.reactor.callFromThread(self._finished)
+
+    def _finished(self) -> None:
         self._under_way -= 1
 
 
@@ -158,6 +169,13 @@ def _corrections(request: Any) -> dict[str, str]:
     return made
 
 
+def _drop_ambiguous(request: Any) -> None:
+    """Leave out header fields whose name has an underscore: in the environment it could pass for one with a dash."""
+    fields = request.requestHeaders
+    for name in [name for name, _ in fields.getAllRawHeaders() if b"_" in name]:
+        fields.removeHeader(name)
+
+
 def _name_addresses(request: Any) -> None:
     """Twisted's WSGI knows of no addresses but TCP's; what is put here is corrected later."""
     for name in ("getClientAddress", "getHost"):
@@ -173,6 +191,8 @@ def _run(
     start_response: Callable[..., Callable[[bytes], None]],
 ) -> Iterator[bytes]:
     """The application as Twisted calls it, in a thread: no faster than its client reads."""
+    if flow.is_lost:  # while it waited for a thread
+        return iter(())
     environ.update(corrections)
     environ.pop("HTTP_PROXY", None)  # programs take a variable of this name for a proxy of theirs
 

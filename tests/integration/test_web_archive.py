@@ -145,9 +145,10 @@ def test_memory_for_the_cache_is_bounded(archive: Callable[..., WebStage]) -> No
     assert process.memory_info().rss - before < 15 * len(NOISE)
 
 
-def test_memory_for_a_file_is_bounded(archive: Callable[..., WebStage]) -> None:
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_memory_for_a_file_is_bounded(method: int, archive: Callable[..., WebStage]) -> None:
     """What unpacks to very much more than it is: nobody has to read it."""
-    web = archive(make_zip({"bomb": bytes(400 << 20)}))
+    web = archive(make_zip({"bomb": bytes(400 << 20)}, method))
     process = psutil.Process(web.child.pid)
     before = process.memory_info().rss
     sockets = [web.connect() for _ in range(10)]
@@ -159,6 +160,37 @@ def test_memory_for_a_file_is_bounded(archive: Callable[..., WebStage]) -> None:
     assert process.memory_info().rss - before < 64 << 20
     for sock in sockets:
         sock.close()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("cache", [False, True])
+def test_damaged_packed_files(method: int, cache: bool, archive: Callable[..., WebStage]) -> None:
+    data = bytearray(make_zip({"a.bin": NOISE, "b.txt": b"fine"}, method))
+    data[2_000_000:2_000_100] = bytes(100)
+    web = archive(bytes(data), cache=cache)
+    for _ in range(2):
+        with pytest.raises(http.client.IncompleteRead):
+            web.ask("/zip/a.bin")
+    assert web.ask("/zip/b.txt").body == b"fine"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_file_that_is_shorter_than_the_archive_says(method: int, archive: Callable[..., WebStage]) -> None:
+    """Its length has been told already: what follows on the connection must not pass for the rest of it."""
+    data = make_zip({"a.txt": b"x" * 50}, method)
+    at = data.rindex(b"PK\x01\x02")  # of the archive's directory; its field of the length follows 24 octets later
+    data = data[: at + 24] + (90).to_bytes(4, "little") + data[at + 28 :]
+    if method == zipfile.ZIP_STORED:
+        data = data[: at + 20] + (50).to_bytes(4, "little") + data[at + 24 :]
+    with pytest.raises(http.client.IncompleteRead):
+        archive(data).ask("/zip/a.txt")
+
+
+def test_a_prefix_is_not_left(archive: Callable[..., WebStage]) -> None:
+    web = archive(make_zip({"in/a.txt": b"in", "/secret.txt": b"out", "secret.txt": b"out"}), object_prefix="in/")
+    assert web.ask("/zip/a.txt").body == b"in"
+    paths = ("/zip//secret.txt", "/zip/%2Fsecret.txt", "/zip/../secret.txt")
+    assert [web.ask(path).status for path in paths] == [404] * 3
 
 
 @pytest.mark.parametrize("spoil", ["data", "end"])

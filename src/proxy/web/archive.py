@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Generator
 from datetime import UTC, datetime
-from typing import IO, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import deferToThreadPool
@@ -125,7 +125,8 @@ class _Files(Resource):
         for name in (asked, config.options.default_file):
             if name is None:
                 continue
-            full = name if config.object_prefix is None else os.path.join(config.object_prefix, name)
+            # Not os.path.join(): a name with a slash in front would lead out of the prefix.
+            full = name if config.object_prefix is None else f"{config.object_prefix.rstrip('/')}/{name}"
             if full in entries:
                 return full
         return None
@@ -148,11 +149,12 @@ def _set_validators(request: Any, checksum: int, size: int, changed: tuple[int, 
 class _Sender:
     """Unpacks a file at the pace of its client: a pull producer."""
 
-    def __init__(self, service: ArchiveService, name: str, source: IO[bytes], request: Any) -> None:
+    def __init__(self, service: ArchiveService, name: str, source: Any, request: Any) -> None:
         self._service = service
         self._name = name
         self._source = source
         self._request = request
+        self._left = service.archive.entries[name].file_size
         self._kept: list[bytes] | None = [] if service.archive.may_keep(name) else None
 
     def start(self) -> None:
@@ -163,6 +165,8 @@ class _Sender:
         """The client wants more."""
         try:
             data = self._source.read(PIECE)
+            if not data and self._left:  # zipfile takes the archive's word for how much there is
+                raise EOFError("it ends too early")
         except READ_ERRORS as error:
             log.warning("%s: %r cannot be read: %s", self._service.label, self._name, error)
             self._request.unregisterProducer()
@@ -170,6 +174,7 @@ class _Sender:
             self._request.loseConnection()  # half a file must not look like a whole one
             return
         if data:
+            self._left -= len(data)
             self._request.write(data)
             if self._kept is not None:
                 self._kept.append(data)

@@ -8,11 +8,13 @@ from collections.abc import Collection
 from typing import IO, Any, Final
 
 from proxy.errors import CannotStart, InvalidConfiguration
+from proxy.web.archive_packed import PACKED, Unpacker, open_packed
 
 __all__ = ["Archive", "open_archive"]
 
 _BLOCK: Final = 1 << 20
 _ENCRYPTED: Final = 0x1
+_BOUNDED: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})  # what zipfile unpacks piece by piece
 
 READ_ERRORS: Final = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 """What reading a damaged archive may raise."""
@@ -38,7 +40,7 @@ class Archive:
             if not entry.is_dir() and not entry.flag_bits & _ENCRYPTED
         }
 
-    def open(self, name: str) -> IO[bytes] | bytes:
+    def open(self, name: str) -> IO[bytes] | Unpacker | bytes:
         """A file of it: octets that are in memory, or what they can be read from.
 
         :raises OSError: and others of :data:`READ_ERRORS`: the archive is damaged.
@@ -47,7 +49,12 @@ class Archive:
         if kept is not None:
             self._cache.move_to_end(name)
             return kept
-        return self._file.open(self.entries[name])
+        entry = self.entries[name]
+        if entry.compress_type in PACKED:
+            return open_packed(self._file, entry)
+        if entry.compress_type not in _BOUNDED:
+            raise NotImplementedError(f"compression method {entry.compress_type}")
+        return self._file.open(entry)
 
     def keep(self, name: str, data: bytes) -> None:
         """Keep a file in memory; those that nobody asked for longest make room."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import os
 import socket
 import ssl
@@ -248,6 +249,24 @@ def test_a_refusal_reaches_the_client(stage: Callable[..., WebStage], backend: B
     assert sock.recv(12, socket.MSG_WAITALL).startswith(b"members only") or b"c\r\n" in head
     sock.close()
     wait_until(lambda: backend.open == 0, "the server's connection is closed")
+
+
+def test_a_refusal_with_two_lengths_has_the_true_one(stage: Callable[..., WebStage], backend: BackendServer) -> None:
+    """The client must not take a part of it for the answer to its next request (RFC 9112 section 6.3)."""
+    web = stage({"ws": item(backend.port)})
+    body = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+    def answer(_: Seen, sock: socket.socket) -> bool:
+        head = b"HTTP/1.1 403 No\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n"
+        sock.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        return False
+
+    backend.answer = answer
+    sock = shake_hands(web)
+    response = http.client.HTTPResponse(sock)
+    response.begin()
+    assert (response.status, response.read()) == (403, body)
+    sock.close()
 
 
 @pytest.mark.parametrize("octets", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000])

@@ -123,8 +123,10 @@ class UpgradeRelay(Protocol):
         request.setResponseCode(response.status_code, bytes(response.reason))
         request.defaultContentType = None
         grouped: dict[bytes, list[bytes]] = {}
+        is_chunked = any(name == b"transfer-encoding" for name, _ in response.headers)
         for name, value in end_to_end((bytes(name), [bytes(value)]) for name, value in response.headers.raw_items()):
-            grouped.setdefault(name.lower(), []).append(value)
+            if not is_chunked or name.lower() != b"content-length":  # which is not how long it is, then
+                grouped.setdefault(name.lower(), []).append(value)
         for name, values in grouped.items():
             request.responseHeaders.setRawHeaders(name, values)
 

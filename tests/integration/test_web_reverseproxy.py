@@ -53,6 +53,8 @@ def item(server: BackendServer, **keys: Any) -> dict[str, Any]:
         ("/other/path", "/other/path"),
         ("/api2/x", "/api2/x"),
         ("//x", "//x"),
+        ("//[x", "//[x"),
+        ("//[::1]:x/@", "//[::1]:x/@"),
     ],
 )
 def test_paths_arrive_as_they_were_spelt(asked: str, got: str, root_and_path: tuple[WebStage, BackendServer]) -> None:
@@ -75,7 +77,7 @@ def root_and_path(
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/../secret", "/api/a/%2e%2E/%2e%2e/secret", "/api/..%2fsecret", "/api/..%5csecret"]
+    "path", ["/api/../secret", "/api/a/%2e%2E/%2e%2e/secret", "/api/..%2fsecret", "/api/..%5csecret", "/api/..;/secret"]
 )
 def test_paths_cannot_lead_out_of_the_base(path: str, root_and_path: tuple[WebStage, BackendServer]) -> None:
     web, server = root_and_path
@@ -99,6 +101,8 @@ def test_header_fields_of_requests(stage: Callable[..., WebStage], backend: Back
         "X-Real-IP": "198.51.100.1",
         "X_Forwarded_For": "198.51.100.1",
         "X-Forwarded-Proto": "gopher",
+        "X-Forwarded-Ssl": "on",
+        "X_Forwarded-Prefix": "/elsewhere",
         "Forwarded": "for=198.51.100.1",
     }
     assert web.ask("/x", headers=sent).status == 200
@@ -114,6 +118,7 @@ def test_header_fields_of_requests(stage: Callable[..., WebStage], backend: Back
     assert seen.headers["x-forwarded-host"] == "public.example.com:8443"
     assert seen.headers["x-forwarded-port"] == str(web.port)
     assert not {"x-only-here", "te", "proxy-authorization", "forwarded", "x_forwarded_for"} & set(names)
+    assert not {"x-forwarded-ssl", "x_forwarded-prefix"} & set(names)
 
 
 def test_what_the_server_is_told_of_the_outside(stage: Callable[..., WebStage], backend: BackendServer) -> None:

@@ -42,13 +42,11 @@ _OURS: Final = frozenset(
         b"forwarded",
         b"host",
         b"via",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-forwarded-proto",
         b"x-real-ip",
     }
 )
+# Likewise: X-Forwarded-Ssl and X-Forwarded-Prefix, for example, have their say at many servers.
+_OUR_PREFIX: Final = b"x-forwarded-"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _UNPRINTABLE: Final = re.compile(rb"[^\x21-\x7e]")
 
@@ -77,7 +75,8 @@ def request_fields(request: Any, host: bytes, proto: str | None = None, port: in
     """
     fields = [(b"Host", host)]
     for name, value in end_to_end(request.requestHeaders.getAllRawHeaders()):
-        if name.lower().replace(b"_", b"-") not in _OURS:  # to many servers, an underscore is a dash
+        plain = name.lower().replace(b"_", b"-")  # to many servers, an underscore is a dash
+        if plain not in _OURS and not plain.startswith(_OUR_PREFIX):
             fields.append((name, value))
     return [*fields, *forwarded(request, proto, port)]
 
@@ -115,7 +114,8 @@ def request_target(request: Any, base: bytes) -> bytes | None:
     rest = path.split(b"/")[1:]
     rest = rest[len(rest) - len(request.postpath) :] if request.postpath else []
     for decoded in request.postpath:
-        if b".." in decoded.replace(b"\\", b"/").split(b"/"):
+        # Servers that take parameters off segments see "..;x" as "..".
+        if any(part.partition(b";")[0] == b".." for part in decoded.replace(b"\\", b"/").split(b"/")):
             return None
     target = base + b"".join(b"/" + segment for segment in rest) or b"/"
     return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], target + mark + query)

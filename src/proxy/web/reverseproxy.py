@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import FileBodyProducer, HTTPConnectionPool, ProxyAgent, ResponseDone
+from twisted.web.client import URI, FileBodyProducer, HTTPConnectionPool, ProxyAgent, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH
@@ -62,7 +62,7 @@ class ReverseProxyService(WebService):
         self.pool.maxPersistentPerHost = config.max_connections
         self.pool.cachedConnectionTimeout = IDLE_SECONDS
         self.turns = Turns(config.max_connections, reactor, config.response_timeout / 1000)
-        self.agent = ProxyAgent(self.backend, reactor, self.pool)
+        self.agent = _ServerAgent(self.backend, reactor, self.pool)
         self._is_failing = False
         self.resource = _ReverseProxyResource(self)
         return succeed(None)
@@ -91,6 +91,23 @@ def _host_field(host: str, port: int, is_secure: bool) -> bytes:
     name = f"[{host.strip('[]')}]" if ":" in host else host
     text = name if port == (443 if is_secure else 80) else f"{name}:{port}"
     return text.encode("idna") if not text.isascii() else text.encode("ascii")
+
+
+class _ServerAgent(ProxyAgent):
+    """Asks one server. Twisted's takes the target for a URL, and fails where ``//[`` stands for no host."""
+
+    _BASE: Final = URI.fromBytes(b"http://server/")
+
+    def request(self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None) -> "Deferred[Any]":
+        """Send a request; see Twisted's IAgent.
+
+        :param uri: its target, as it goes out.
+        """
+        place = self._proxyEndpoint
+        asked: Deferred[Any] = self._requestWithEndpoint(
+            (b"http", b"server", 0), place, method, self._BASE, headers, bodyProducer, uri
+        )
+        return asked
 
 
 class _ReverseProxyResource(Resource):

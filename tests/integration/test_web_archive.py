@@ -298,6 +298,16 @@ def test_downloads_that_fail(
     wait_until(lambda: origin.open == 0, "the connections are closed")
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/x?token=hush", "http://joe:hush@127.0.0.1:{port}/x"])
+def test_secrets_of_an_origin_are_not_told(
+    url: str, archive: Callable[..., WebStage], origin: BackendServer, tmp_path: Path
+) -> None:
+    origin.answer = respond(b"", "404 Not Found")
+    web = archive(None, origin=url.format(port=origin.port), download=True)
+    assert "***" in web.failure
+    assert "hush" not in web.failure + web.log
+
+
 @pytest.mark.parametrize(
     ("keys", "text"),
     [

@@ -12,6 +12,7 @@ from twisted.web.http import CACHED
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from proxy.config.redaction import without_credentials
 from proxy.config.web import ArchiveConfig
 from proxy.errors import CannotStart, InvalidConfiguration
 from proxy.web.archive_files import READ_ERRORS, Archive, open_archive
@@ -69,7 +70,7 @@ class ArchiveService(WebService):
             raise CannotStart(f'archive: "{config.archive}" does not exist; {hint} it would be downloaded')
         if not os.path.isdir(os.path.dirname(config.archive)):
             raise InvalidConfiguration(f'archive: "{config.archive}": its folder does not exist')
-        log.info("%s: downloading %s", self.label, config.origin)
+        log.info("%s: downloading %s", self.label, without_credentials(config.origin))
         seconds = config.download_timeout / 1000
         return download(self.site.reactor, config.origin, config.archive, size_max=config.max_download, seconds=seconds)
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import tempfile
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent, BrowserLikeRedirectAgent, ResponseDone
 from twisted.web.http import PotentialDataLoss
 
+from proxy.config.redaction import HIDDEN, without_credentials
 from proxy.errors import CannotStart, ProxyError
 
 __all__ = ["download"]
@@ -19,6 +21,8 @@ log = logging.getLogger("proxy.web")
 
 CONNECT_SECONDS: Final = 10.0
 REDIRECTS_MAX: Final = 5
+
+_USER_INFO: Final = re.compile(r"[^\s/]+@")  # in what is not a whole URL
 
 
 def download(reactor: Any, url: str, path: str, *, size_max: int, seconds: float) -> "Deferred[None]":
@@ -35,7 +39,7 @@ def download(reactor: Any, url: str, path: str, *, size_max: int, seconds: float
     asked: Deferred[Any] = agent.request(b"GET", url.encode("ascii"))
     asked.addCallback(_receive, url, path, size_max)
     asked.addTimeout(seconds, reactor, _too_late)
-    return asked.addErrback(_explain, url)
+    return asked.addErrback(_explain, without_credentials(url))
 
 
 def _too_late(result: Any, seconds: float) -> Any:
@@ -54,14 +58,15 @@ def _reason(failure: Failure) -> str:
     inner = getattr(failure.value, "reasons", None)
     if inner:
         return _reason(inner[0])
-    return f"{type(failure.value).__name__}: {failure.getErrorMessage()}"[:300]
+    text = _USER_INFO.sub(f"{HIDDEN}@", without_credentials(failure.getErrorMessage()))
+    return f"{type(failure.value).__name__}: {text}"[:300]
 
 
 def _receive(response: Any, url: str, path: str, size_max: int) -> "Deferred[None]":
     why = _refusal(response, url)
     if why:
         response.deliverBody(_Nothing())
-        raise CannotStart(f"origin: {url} {why}")
+        raise CannotStart(f"origin: {without_credentials(url)} {why}")
     done: Deferred[None] = Deferred(lambda _: receiver.abort())
     receiver = _Receiver(path, size_max, done)
     response.deliverBody(receiver)

@@ -176,6 +176,26 @@ def test_a_part_behind_the_end(folder: Path) -> None:
     assert (answer.status, answer.headers["content-range"]) == (416, "bytes */10")
 
 
+def test_several_parts_behind_the_end(folder: Path) -> None:
+    answer = part(web_of(folder), "bytes=10-12,20-30")
+    assert (answer.status, answer.headers["content-range"], answer.body) == (416, "bytes */10", b"")
+
+
+def test_paths_that_are_no_text_are_not_found(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    web = web_of(folder)
+    assert [web.ask(path).status for path in ("/%ff", "/sub/%ed%b0%80")] == [404, 404]
+    assert caplog.text == ""
+
+
+def test_nobody_keeps_a_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from twisted.web.static import File
+
+    monkeypatch.setattr(File, "makeProducer", lambda *_: {}["broken"])
+    answer = web_of(folder).ask("/a%20b.txt")
+    assert (answer.status, answer.headers["cache-control"]) == (500, "no-store")
+    assert not {"expires", "last-modified"} & set(answer.headers)
+
+
 def test_several_parts(folder: Path) -> None:
     answer = part(web_of(folder), "bytes=0-1,8-9")
     assert answer.status == 206

@@ -139,6 +139,10 @@ class ProxyRequest(Request):
             self.channel.loseConnection()  # half an answer must not look like a whole one
             return reason
         self.setResponseCode(500)
+        self.setHeader(b"cache-control", b"no-store")
+        self.etag = self.lastModified = None  # of what was to be sent, as are these
+        for name in (b"expires", b"content-range"):
+            self.responseHeaders.removeHeader(name)
         trace = f"\n<pre>{escape(reason.getTraceback())}</pre>" if self.site.options.display_tracebacks else ""
         body = answer_html(self, error_page(500, extra=trace))
         self.setHeader(b"Content-Length", b"%d" % len(body))

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 from twisted.web.http import datetimeToString
 from twisted.web.resource import Resource
-from twisted.web.static import File, loadMimeTypes
+from twisted.web.static import File, SingleRangeStaticProducer, loadMimeTypes
 
 from proxy.config.web import StaticConfig
 from proxy.errors import InvalidConfiguration
@@ -118,6 +118,10 @@ class _Files(File):
 
     def getChild(self, path: bytes, request: Any) -> Any:
         """The file, or what answers for it."""
+        try:
+            path.decode("utf-8")
+        except UnicodeDecodeError:
+            return self.childNotFound  # Twisted would log a traceback, as often as a client wants
         return self.childNotFound if b"\0" in path else super().getChild(path, request)
 
     def _not_found(self) -> Resource:
@@ -169,6 +173,13 @@ class _Files(File):
         if start is None and end is not None:
             end = min(end, self.getFileSize())  # the last octets, of which there may be less
         return super()._rangeToOffsetAndSize(start, end)
+
+    def makeProducer(self, request: Any, fileForReading: Any) -> Any:
+        """What sends the file, or the parts that were asked for; see Twisted."""
+        made = super().makeProducer(request, fileForReading)
+        if request.code != 416:
+            return made
+        return SingleRangeStaticProducer(request, fileForReading, 0, 0)  # Twisted's for several fails without any
 
     def redirect(self, request: Any) -> bytes:
         """Add the slash that a folder's URL needs, for the links in its index."""

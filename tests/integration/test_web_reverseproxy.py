@@ -364,7 +364,29 @@ def test_half_an_answer_does_not_look_whole(
         web.ask("/")
 
 
-@pytest.mark.parametrize("octets", [b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"", b"\0" * 100_000])
+def test_the_reason_of_an_answer_adds_no_field(stage: Callable[..., WebStage], backend: BackendServer) -> None:
+    """A bare CR ends a line for some clients (RFC 9112 section 2.2)."""
+    web = stage({"/": item(backend)})
+    backend.answer = respond(b"ok", "200 OK\rSet-Cookie: evil=1")
+    with web.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head = sock.makefile("rb").read().partition(b"\r\n\r\n")[0]
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"\r" not in head.replace(b"\r\n", b"")
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 -5 x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 2000 x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 7 x\r\nContent-Length: 9\r\n\r\nhalf",
+        b"",
+        b"\0" * 100_000,
+    ],
+)
 def test_a_server_that_speaks_no_http(octets: bytes, stage: Callable[..., WebStage], backend: BackendServer) -> None:
     web = stage({"/": item(backend, response_timeout=2000)})
 

@@ -5,6 +5,7 @@ answers are passed on as they come, at the pace of the client.
 """
 
 import logging
+import re
 from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
@@ -39,6 +40,7 @@ WAITING_MAX: Final = 1000
 REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 
 _NO_BODY: Final = frozenset({204, 304})
+_REASON: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")  # RFC 9112 section 4
 
 
 class ReverseProxyService(WebService):
@@ -194,9 +196,12 @@ class _Exchange:
 
     def _responded(self, response: Any) -> None:
         self._waiting = None
+        if not 200 <= response.code <= 999:  # Twisted takes any number
+            self._drop(response)
+            return
         self._service.succeeded()
         request = self._request
-        request.setResponseCode(response.code, response.phrase)
+        request.setResponseCode(response.code, response.phrase if _REASON.fullmatch(response.phrase) else None)
         request.defaultContentType = None
         grouped: dict[bytes, list[bytes]] = {}
         for name, value in end_to_end(response.headers.getAllRawHeaders()):
@@ -207,6 +212,15 @@ class _Exchange:
             request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % response.length])
         self._body = _BodyRelay(self, request)
         response.deliverBody(self._body)
+
+    def _drop(self, response: Any) -> None:
+        """An answer that cannot be passed on."""
+        self._service.failed(f"no proper HTTP: status {response.code}")
+        self._refuse(502)
+        body = _BodyRelay(self, self._request)
+        body.is_done = True
+        response.deliverBody(body)
+        body.abort()
 
     def finished(self, reason: Failure) -> None:
         """The answer is complete, or will never be."""
@@ -296,7 +310,8 @@ class _BodyRelay(Protocol):
         self.is_done = False  # nothing more goes to the client
 
     def connectionMade(self) -> None:
-        self._request.registerProducer(self, True)
+        if not self.is_done:
+            self._request.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
         if not self.is_done:

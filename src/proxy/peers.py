@@ -62,8 +62,12 @@ class Peer:
         return f"tcp{6 if ':' in self.host else 4}:{self.host}:{self.port}"
 
     def with_address(self, host: str, port: int = 0) -> "Peer":
-        """The same connection from another address: that of the client in front of a proxy in front of this one."""
-        return replace(self, host=host, port=port, path="")
+        """The same connection from another address: that of the client in front of a proxy in front of this one.
+
+        The certificate and the channel stay that proxy's own: they must neither log its clients in nor bind them.
+        """
+        tls = None if self.tls is None else replace(self.tls, finished=b"", exporter=b"", certificate=b"")
+        return replace(self, host=host, port=port, path="", tls=tls)
 
 
 def read_intro(data: bytes) -> tuple[Peer, bytes]:

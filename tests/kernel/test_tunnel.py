@@ -261,6 +261,7 @@ def test_no_header(plane: Plane, name: str) -> None:
     client = plane.connect(balanced(plane))
     client.write(BAD[name])
     client.read_end()
+    plane.barrier()
     assert plane.relay.stats(0)["proxy_refused"] == 1
     assert plane.relay.stats(0)["connections"] == 0
 

@@ -56,7 +56,9 @@ def test_a_unix_socket_is_believed_where_it_is_listed() -> None:
 
 def test_tls_with_the_proxy_stays_known() -> None:
     peer = client_peer(Peer("10.0.0.1", 1, tls=TLS), {"x-forwarded-for": "198.51.100.7"}, LISTED)
-    assert peer.tls is TLS
+    assert peer.is_secure
+    assert peer.tls is not None
+    assert peer.tls.cipher == TLS.cipher
 
 
 def test_what_a_client_claims_for_itself_is_not_believed() -> None:

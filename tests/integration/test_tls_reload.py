@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from support.process import wait_until
 from support.proxies import Config, ProxyProcess
 from support.raw import Peer
 from support.routers import XconnRouter
-from support.tls import TlsEndpoint, client_context
+from support.tls import TlsEndpoint, client_context, listen
 
 pytestmark = pytest.mark.peers
 
@@ -158,3 +159,48 @@ def test_a_stopped_transport_and_a_new_one_at_its_place(renewal: Renewal) -> Non
         check(client)
         client.leave()
         peer.leave()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_a_ticket_does_not_outlive_the_authority_of_its_certificate(
+    version: ssl.TLSVersion, config: Config, make_proxy: Callable[..., Any], xconn: XconnRouter
+) -> None:
+    """Who resumes is not asked for a certificate again: that must not count once other ones are wanted."""
+    made = certificates(config.directory / "made")
+    authorities = config.directory / "clients.pem"
+    shutil.copy(made.ca, authorities)
+    config.backend("xconn", xconn.backends["xconn"], role="guest")
+    principals = {"joe": {"certificate-sha1": made.client.sha1, "role": "guest"}}
+    auth = {"tls": {"type": "static", "principals": principals}}
+    plain = listen(config, "rawsocket", "rs", made.server, tls={"ca_certificates": ["clients.pem"]}, auth=auth)
+    proxy = make_proxy(config)
+    context = client_context(made.ca, made.client, low=version, high=version)
+    endpoint = TlsEndpoint.over(plain, context)
+
+    def login(sock: Any) -> str:
+        """How the client has proven who it is."""
+        peer = raw.dial(endpoint, sock=sock)
+        try:
+            peer.send(raw.hello(authmethods=["tls"]))
+            method: str = peer.recv_type(raw.WELCOME)[2]["authmethod"]
+            return method
+        finally:
+            sessions.append(sock.session)
+            peer.close()
+
+    def again() -> Any:
+        sock = context.wrap_socket(Endpoint.connect(endpoint), server_hostname="localhost", session=sessions[-1])
+        resumed.append(sock.session_reused)
+        return sock
+
+    sessions: list[Any] = []
+    resumed: list[bool | None] = []
+    assert login(endpoint.connect()) == "tls"
+    assert login(again()) == "tls"  # the ticket says whose certificate it was
+    shutil.copy(made.foreign.certificate, authorities)
+    proxy.child.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: any("certificates were replaced" in line for line in proxy.child.errors), "the reload")
+    with pytest.raises((ssl.SSLError, raw.PeerClosed)):
+        login(again())
+    assert resumed[0] is True
+    assert not any(resumed[1:])

@@ -1,12 +1,13 @@
 """The keys of TLS: which there are, what is refused, and what URLs and endpoints come to."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from proxy.config import BackendTransport
+from proxy.config import BackendTransport, check
 from proxy.config.tls import BackendTls, BackendTlsConfig, TlsConfig
 from proxy.config.urls import certificate_name
 
@@ -78,6 +79,27 @@ def test_what_cannot_be_used_of_a_listener_is_refused(keys: dict[str, Any], text
     with pytest.raises(ValidationError) as error:
         front(**keys)
     assert text in why(error)
+
+
+@pytest.mark.parametrize("which", ["key", "certificate", "trust_root"])
+@pytest.mark.parametrize("side", ["transports", "connections"])
+def test_a_key_in_place_of_its_path_is_never_shown(which: str, side: str, tmp_path: Path) -> None:
+    key = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqG\n-----END PRIVATE KEY-----\n"
+    tls: dict[str, Any] = {"key": "key.pem", "certificate": "certificate.pem", which: key}
+    if side == "transports" and which == "trust_root":
+        tls["ca_certificates"] = tls.pop(which)
+    endpoint = {"type": "tcp", "port": 9000, "tls": tls}
+    item: dict[str, Any] = {"type": "rawsocket", "endpoint": endpoint}
+    config: dict[str, Any] = {"type": "proxy", "transports": [item]}
+    if side == "connections":
+        backend = {"auth": {"anonymous": {}}, "transport": {**item, "endpoint": {**endpoint, "host": "localhost"}}}
+        config = {"type": "proxy", "connections": {"router1": backend}}
+    path = tmp_path / "proxy.json"
+    path.write_text(json.dumps(config))
+    found = " ".join(str(finding) for finding in check(path))
+    assert "error: " in found
+    assert "***" in found
+    assert not any(line in found for line in key.splitlines())
 
 
 def test_true_is_tls_and_false_is_none() -> None:

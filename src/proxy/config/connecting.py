@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictStr, ValidationInfo, model_validator
 
-from proxy.config.fields import Model, Text, UnixPath, integer, one_of, problem, seconds
+from proxy.config.fields import PEM_MARK, Model, Text, UnixPath, integer, one_of, problem, seconds
 
 __all__ = [
     "ConnectingEndpoint",
@@ -23,7 +23,7 @@ def _local_path(value: str, info: ValidationInfo) -> str:
     """A path of the file system, environment variables expanded, absolute against the configuration file's folder."""
     path = os.path.expandvars(value)
     folder: Path | None = (info.context or {}).get("folder")
-    if not value or "\0" in path:
+    if not value or "\0" in path or PEM_MARK in path:  # no later error may repeat a private key
         raise problem("expected a path of the file system")
     return os.path.normpath(folder / path) if folder is not None else path
 

@@ -24,6 +24,8 @@ from pydantic_core import PydanticCustomError
 
 ID_PATTERN = re.compile(r"[a-z][a-z0-9_]{2,63}")
 ENV_PATTERN = re.compile(r"\$(?:([A-Za-z0-9_]+)|\{([A-Za-z0-9_]+)\})")
+PEM_MARK = "-----BEGIN "
+"""How anything in PEM begins (RFC 7468): a private key, maybe."""
 UNIX_PATH_MAX = 107
 """Octets of a Unix socket path: ``sun_path`` holds 108 with its NUL (unix(7))."""
 

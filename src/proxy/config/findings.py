@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from proxy.config.fields import PEM_MARK
 from proxy.config.redaction import without_credentials
 from proxy.errors import InvalidConfiguration
 
@@ -94,6 +95,8 @@ def render_value(value: Any, place: Place) -> str:
     steps = [step for step in place[:-1] if step != "cookie"] + list(place[-1:])
     if any(isinstance(step, str) and _SECRET_KEY.search(step) for step in steps):
         return "***"
+    if isinstance(value, str) and PEM_MARK in value:
+        return "***"  # a private key, for all we know: some write it beside the certificate
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = without_credentials(text)
     return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 3] + "..."

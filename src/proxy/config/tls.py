@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, StrictBool, StrictStr, ValidationInfo, model_validator
 
-from proxy.config.fields import NoEffect, StrictModel, Text, one_of, problem
+from proxy.config.fields import PEM_MARK, NoEffect, StrictModel, Text, one_of, problem
 
 __all__ = ["BackendTls", "BackendTlsConfig", "ClientCertificates", "ServerCertificate", "TlsConfig", "TlsVersion"]
 
@@ -19,7 +19,7 @@ ClientCertificates: TypeAlias = Literal["none", "optional", "required"]
 
 def _file(value: str, info: ValidationInfo) -> str:
     """Make a path absolute, against the folder of the configuration file."""
-    if not value or "\0" in value:
+    if not value or any(mark in value for mark in _NEVER_IN_PATHS):
         raise problem("expected the path of a PEM file")
     folder: Path | None = (info.context or {}).get("folder")
     return value if folder is None else os.path.normpath(folder / value)
@@ -39,6 +39,8 @@ def _cipher_list(value: str) -> str:
 
 
 _CIPHERS_MAX = 4096
+# Where somebody has put the key itself, no error about a missing file may repeat it.
+_NEVER_IN_PATHS = ("\0", "\n", PEM_MARK)
 PemFile: TypeAlias = Annotated[StrictStr, AfterValidator(_file)]
 PemFiles: TypeAlias = tuple[PemFile, ...]
 _MinVersion: TypeAlias = Annotated[TlsVersion, one_of("1.2", "1.3"), BeforeValidator(_version)]

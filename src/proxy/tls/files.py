@@ -144,6 +144,8 @@ def _read(place: str, path: str) -> bytes:
             os.close(descriptor)
     except OSError as error:
         raise _error(place, path, f"cannot be read: {error.strerror}") from None
+    except ValueError:  # not a name that the system could express
+        raise _error(place, path, "cannot be read: not the name of a file") from None
     if len(octets) > FILE_MAX:
         raise _error(place, path, f"expected a file of at most {FILE_MAX} octets")
     return octets

@@ -156,8 +156,10 @@ class BackendTransport(Model):
         if endpoint is None:
             where = {"type": "unix", "path": url.unix_path} if url.unix_path else _tcp(url)
             return {**data, "endpoint": {**where, "tls": url.secure}}
-        if url.secure and isinstance(endpoint, Mapping) and endpoint.get("type") == "tcp" and "tls" not in endpoint:
-            # To autobahn the endpoint alone says what is done: who writes wss:// is not to get plain text for it.
+        is_tcp = isinstance(endpoint, Mapping) and endpoint.get("type") == "tcp"
+        if url.secure and is_tcp and endpoint.get("tls") is None:
+            # To autobahn the endpoint alone says what is done: who writes wss:// is not to get plain text for it, nor
+            # who writes "tls:" and nothing after it. To have none is said with false.
             return {**data, "endpoint": {**endpoint, "tls": True}}
         return data
 

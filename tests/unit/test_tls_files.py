@@ -83,6 +83,16 @@ def large(path: Path) -> Path:
     return path
 
 
+def text_only(path: Path) -> Path:
+    path.write_text("# -----BEGIN CERTIFICATE-----\n")
+    return path
+
+
+def cut(path: Path, original: Path, octets: int) -> Path:
+    path.write_bytes(original.read_bytes()[:-octets])
+    return path
+
+
 @pytest.mark.parametrize(
     ("which", "file", "text"),
     [
@@ -97,7 +107,13 @@ def large(path: Path) -> Path:
         ("key", lambda made, path: broken(path, made.server.key), "expected a private key in PEM"),
         ("certificate", lambda made, path: path, "cannot be read: No such file or directory"),
         ("certificate", lambda made, path: made.server.key, "expected a certificate in PEM"),
+        ("certificate", lambda made, path: text_only(path), "and one is broken"),
         ("certificate", lambda made, path: broken(path, made.server.certificate), "and one is broken"),
+        # whoever writes it has not come to the end yet: the chain's second certificate is not all there
+        *(
+            ("certificate", lambda made, path, octets=octets: cut(path, made.chained.chain, octets), "and one is broken")
+            for octets in (3, 20, 300, 600)
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_the_file(

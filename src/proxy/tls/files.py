@@ -5,6 +5,7 @@ files that are being replaced one may be new and the other one old.
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ FILE_MAX: Final = 8 * 1024 * 1024
 
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _REVOCATIONS: Final = b"-----BEGIN X509 CRL-----"
+_BEGIN_CERTIFICATE: Final = re.compile(rb"^-----BEGIN CERTIFICATE-----", re.MULTILINE)
+_BEGIN: Final = re.compile(rb"^-----BEGIN", re.MULTILINE)
+_END: Final = re.compile(rb"^-----END [^\r\n]*-----", re.MULTILINE)
 
 Fingerprint: TypeAlias = tuple[tuple[int, ...] | None, ...]
 """What the system says of some files: equal as long as nobody has touched them."""
@@ -155,9 +159,14 @@ def _certificates(place: str, path: str, octets: bytes) -> list[x509.Certificate
     if _CERTIFICATE not in octets:
         raise _error(place, path, "expected a certificate in PEM")
     try:
-        return x509.load_pem_x509_certificates(octets)
+        found = x509.load_pem_x509_certificates(octets)
     except ValueError:
-        raise _error(place, path, "expected certificates in PEM, and one is broken") from None
+        found = []
+    # A block without its end is passed over by the parser: who writes the file may not have come to it yet.
+    is_cut = len(_BEGIN.findall(octets)) > len(_END.findall(octets))
+    if not found or is_cut or len(found) < len(_BEGIN_CERTIFICATE.findall(octets)):
+        raise _error(place, path, "expected certificates in PEM, and one is broken")
+    return found
 
 
 def _require_pair(place: str, path: str, octets: bytes, certificate: x509.Certificate) -> None:

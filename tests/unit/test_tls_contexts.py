@@ -1,5 +1,6 @@
 """TLS contexts of the data plane: what they are made from, and how they follow their files."""
 
+import errno
 import logging
 import os
 import shutil
@@ -15,7 +16,7 @@ from proxy.config.tls import BackendTls, TlsConfig
 from proxy.tls.client import ClientTls
 from proxy.tls.context import split_ciphers
 from proxy.tls.server import ServerTls
-from proxy.tls.watching import EXPIRY_PERIOD, POLL, TICKET_AGE, TlsContexts
+from proxy.tls.watching import EXPIRY_PERIOD, POLL, RETRY, TICKET_AGE, TlsContexts
 from support.certificates import Certificates, Pair, certificates
 
 
@@ -244,6 +245,24 @@ def test_what_openssl_refuses_changes_nothing(
     files.look(4)
     assert files.chain == made.server.certificate.read_bytes()
     assert caplog.text.count("ee key too small") == 1
+
+
+def test_what_was_in_the_way_need_not_be_the_files(
+    files: Files, made: Certificates, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing changes in what the system says of them once there are descriptors again."""
+
+    def no_descriptors(path: str, *_: Any) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    files.put(made.second)
+    with monkeypatch.context() as full:
+        full.setattr(os, "open", no_descriptors)
+        files.look(int(3 * RETRY / POLL))
+    assert files.chain == made.server.certificate.read_bytes()
+    assert caplog.text.count("Too many open files") == 1
+    files.look(int(RETRY / POLL) + 1)
+    assert files.chain == made.second.certificate.read_bytes()
 
 
 def test_a_link_that_leads_elsewhere_is_noticed(files: Files, made: Certificates) -> None:

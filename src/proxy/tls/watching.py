@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 # How often the files are looked at, seconds. A change is taken once it has lasted from one look to the next: whoever
 # replaces a key and a certificate needs a moment for the second of them.
 POLL: Final = 5.0
+# How soon files that could not be used are tried again although they have not changed, seconds: what was in the way may
+# have been something else, a folder's permissions or a lack of descriptors.
+RETRY: Final = 60.0
 # How old keys of session tickets become, seconds: whoever gets hold of one can read what was sent under it.
 TICKET_AGE: Final = 86_400.0
 # How long before a certificate expires that is in the log, and how often, seconds.
@@ -122,18 +125,22 @@ class TlsContexts:
                 context.reload(force=True)
             return False
         found = context.fingerprint
-        if found == watch.failed or found != watch.seen:
+        if found == watch.failed and self._reactor.seconds() - watch.failed_at < RETRY:
+            return False
+        if found != watch.failed and found != watch.seen:
             watch.seen = found
             return False
-        return self._reload(context, watch)
+        return self._reload(context, watch, is_retry=True)
 
-    def _reload(self, context: TlsContext, watch: "_Watch") -> bool:
+    def _reload(self, context: TlsContext, watch: "_Watch", *, is_retry: bool = False) -> bool:
         found = context.fingerprint
         try:
             changed = context.reload()
         except ConfigError as error:
-            watch.failed = found
-            log.warning("%s goes on with the certificates that it has: %s", context.owner, error.message)
+            is_known = (found, error.message) == (watch.failed, watch.why)
+            if not (is_retry and is_known):
+                log.warning("%s goes on with the certificates that it has: %s", context.owner, error.message)
+            watch.failed, watch.why, watch.failed_at = found, error.message, self._reactor.seconds()
             raise
         watch.failed = watch.seen = None
         if changed:
@@ -163,16 +170,19 @@ class _Watch:
     :ivar loaded: when they were put into use, seconds of the reactor.
     :ivar told: when it was said how long they last.
     :ivar seen: how they were at the last look, where that is not what is in use.
-    :ivar failed: how they were when they could not be used.
+    :ivar failed: how they were when they could not be used; ``failed_at``: when, seconds of the reactor; ``why``: what
+        was said.
     """
 
-    __slots__ = ("failed", "loaded", "seen", "told")
+    __slots__ = ("failed", "failed_at", "loaded", "seen", "told", "why")
 
     def __init__(self, loaded: float) -> None:
         self.loaded = loaded
         self.told: float | None = None
         self.seen: Fingerprint | None = None
         self.failed: Fingerprint | None = None
+        self.failed_at = 0.0
+        self.why = ""
 
 
 def _date(moment: datetime) -> str:

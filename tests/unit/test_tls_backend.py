@@ -167,6 +167,18 @@ def test_their_files_are_read_anew(made: Certificates, tmp_path: Path) -> None:
     connection_creator(config, "localhost", "connection router1")
 
 
+@pytest.mark.parametrize(
+    "ciphers", ["TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256,ECDHE+AESGCM", "ECDHE+AESGCM TLS_AES_128_GCM_SHA256"]
+)
+def test_their_ciphers_are_written_as_the_data_planes(ciphers: str) -> None:
+    """There one list is for both versions of TLS, with commas and blanks, too."""
+    connection_creator(BackendTls(ciphers=ciphers), "localhost", "connection router1")
+    unverified = connection_creator(BackendTls(ciphers=ciphers, verify=False), "localhost", "connection router1")
+    offered = unverified.clientConnectionForTLS(None).get_cipher_list()
+    assert "TLS_AES_128_GCM_SHA256" in offered
+    assert "ECDHE-RSA-AES128-GCM-SHA256" in offered
+
+
 def test_why_a_connection_broke_off() -> None:
     from OpenSSL import SSL
     from service_identity import VerificationError

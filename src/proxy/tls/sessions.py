@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from proxy.config.tls import BackendTls
+from proxy.tls.context import split_ciphers
 from proxy.tls.files import read_authorities, read_authority, read_certificate, read_revocations
 
 __all__ = ["connection_creator", "tls_trouble"]
@@ -30,8 +31,9 @@ def connection_creator(config: BackendTls, server_name: str, owner: str) -> Any:
     """
     place = f"{owner}, tls"
     options: dict[str, Any] = {"raiseMinimumTo": _VERSIONS[config.min_version], **_own(config, place)}
-    if config.ciphers is not None:
-        options["acceptableCiphers"] = AcceptableCiphers.fromOpenSSLCipherString(config.ciphers)
+    ciphers = split_ciphers(config.ciphers)["ciphers"]
+    if ciphers:  # pyOpenSSL has no list for TLS 1.3: there all of OpenSSL's are taken
+        options["acceptableCiphers"] = AcceptableCiphers.fromOpenSSLCipherString(ciphers)
     if not config.verify:
         return _Unverified(CertificateOptions(verify=False, **options).getContext(), server_name)
     trust: Any = _TrustRoot(config, place) if config.authorities or config.crl else None

@@ -404,3 +404,14 @@ def test_the_management_realm_of_a_router_behind_tls(
             return bool(answer[0] == raw.RESULT and answer[3] == [["transport000"]])
 
     wait_until(answers, "the worker's procedures are there", 20)
+
+
+def test_no_verification_of_the_router_of_management_is_not_passed_over_in_silence(
+    config: Config, make_proxy: Callable[..., Any], xconn: XconnRouter
+) -> None:
+    config.backend("xconn", xconn.backends["xconn"]).listen()
+    endpoint = {"type": "tcp", "host": "127.0.0.1", "port": 9, "tls": {"verify": False}}
+    transport = {"type": "rawsocket", "endpoint": endpoint}
+    config.extra["management"] = {"transport": transport, "realm": "realm1", "auth": {"anonymous": {}}}
+    proxy = make_proxy(config)
+    wait_until(lambda: "management: verify is off" in proxy.child.output, "the log says so")

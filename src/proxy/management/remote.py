@@ -60,6 +60,9 @@ class RemoteManagement:
 
         :raises FeatureUnavailable: of the serializers none is spoken here.
         """
+        tls = self._transport.endpoint.tls
+        if tls is not None and not tls.verify:
+            log.warning("management: verify is off: anybody in between can pass for the router, and manage the worker")
         self._connect()
 
     def _authenticators(self) -> list[Any]:

@@ -151,6 +151,8 @@ UNIX = {"type": "unix", "path": "/run/router.sock"}
         ({"type": "rawsocket", "endpoint": {**TCP, "host": "bücher.example", "tls": True}}, "xn--bcher-kva.example"),
         ({"url": "wss://router.example/ws", "endpoint": {**UNIX, "tls": True}}, "router.example"),
         ({"type": "rawsocket", "endpoint": {**UNIX, "tls": {"hostname": "router.example"}}}, "router.example"),
+        ({"type": "rawsocket", "endpoint": {**TCP, "host": "fe80::1%eth0", "tls": True}}, "fe80::1"),
+        ({"type": "rawsocket", "endpoint": {**TCP, "host": "my_router-1", "tls": True}}, "my_router-1"),
     ],
 )
 def test_tls_with_the_router(item: dict[str, Any], name: str) -> None:
@@ -178,6 +180,20 @@ def test_a_unix_socket_has_no_name_that_a_certificate_could_be_for() -> None:
         BackendTransport.model_validate({"type": "rawsocket", "endpoint": {**UNIX, "tls": True}})
     unchecked = {"type": "rawsocket", "endpoint": {**UNIX, "tls": {"verify": False}}}
     assert BackendTransport.model_validate(unchecked).server_name == ""
+
+
+@pytest.mark.parametrize(
+    "name", [".example.com", "..com", "*.example.com", "*", "127.1", "1", "router:443", "rou ter", "a..b", "x" * 64, "é" * 70]
+)
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_name_that_no_certificate_can_be_checked_for_is_refused(name: str, verify: bool) -> None:
+    """To OpenSSL a leading dot is any host below it; of an address in another form it cannot make anything."""
+    named = {"type": "rawsocket", "endpoint": {**TCP, "tls": {"hostname": name, "verify": verify}}}
+    dialled = {"type": "rawsocket", "endpoint": {**TCP, "host": name, "tls": {"verify": verify}}}
+    for item in (named, dialled):
+        with pytest.raises(ValidationError, match="expected, for TLS, a host name or an IP address in full"):
+            BackendTransport.model_validate(item)
+    assert BackendTransport.model_validate({"type": "rawsocket", "endpoint": {**TCP, "host": name}}).endpoint.tls is None
 
 
 @pytest.mark.parametrize("host", ["\udcff.example", "x" * 70 + "é.example"])

@@ -22,7 +22,7 @@ from proxy.config.fields import (
 )
 from proxy.config.tls import BackendTlsConfig
 from proxy.config.transports import MIB, MessageOut, Milliseconds
-from proxy.config.urls import Url, certificate_name, parse_rawsocket_url, parse_websocket_url
+from proxy.config.urls import Url, certificate_name, is_certificate_name, parse_rawsocket_url, parse_websocket_url
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
@@ -176,6 +176,9 @@ class BackendTransport(Model):
             raise problem(
                 "expected the name in the router's certificate: a Unix socket has none", "endpoint.tls.hostname"
             )
+        if tls is not None and self.server_name and not is_certificate_name(self.server_name):
+            key = "endpoint.host" if tls.hostname is None else "endpoint.tls.hostname"
+            raise problem("expected, for TLS, a host name or an IP address in full", key)
         return self
 
     @property

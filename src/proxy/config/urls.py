@@ -1,9 +1,16 @@
 """URLs of WAMP transports: ``ws://``, ``rs://`` and their TLS twins, for TCP and Unix sockets (autobahn's forms)."""
 
+import ipaddress
+import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443, "rs": 80, "rss": 443}
+
+_NAME_MAX = 253
+# Underscores are in the names of some containers.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
 class Url(NamedTuple):
@@ -40,7 +47,8 @@ def parse_rawsocket_url(url: str) -> Url:
 
 
 def certificate_name(host: str) -> str:
-    """A host as certificates name it: an address without brackets, a name in ASCII without the root's dot (RFC 6125).
+    """A host as certificates name it: an address without brackets and scope, a name in ASCII without the root's dot
+    (RFC 6125).
 
     :param host: as a URL or an endpoint has it.
     """
@@ -50,7 +58,22 @@ def certificate_name(host: str) -> str:
             name = name.encode("idna").decode("ascii")
         except UnicodeError:
             pass  # nobody can be asked for it either
-    return name
+    return name.partition("%")[0] if ":" in name else name
+
+
+def is_certificate_name(name: str) -> bool:
+    """Whether a certificate can be checked for this, and for nothing besides: a host name, or an IP address in full.
+
+    To OpenSSL a name that begins with a dot stands for all hosts below it, and ``*`` for itself in a wildcard.
+
+    :param name: of :func:`certificate_name`.
+    """
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        is_number = name.replace(".", "").isdecimal()  # an address in another form: 127.1
+        return not is_number and len(name) <= _NAME_MAX and _HOST_NAME.fullmatch(name) is not None
+    return True
 
 
 def _parse(url: str, schemes: tuple[str, ...]) -> Url:

@@ -183,7 +183,8 @@ def test_a_unix_socket_has_no_name_that_a_certificate_could_be_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [".example.com", "..com", "*.example.com", "*", "127.1", "1", "router:443", "rou ter", "a..b", "x" * 64, "é" * 70]
+    "name",
+    [".example.com", "..com", "*.example.com", "*", "127.1", "1", "router:443", "rou ter", "a..b", "x" * 64, "é" * 70],
 )
 @pytest.mark.parametrize("verify", [True, False])
 def test_a_name_that_no_certificate_can_be_checked_for_is_refused(name: str, verify: bool) -> None:
@@ -193,7 +194,9 @@ def test_a_name_that_no_certificate_can_be_checked_for_is_refused(name: str, ver
     for item in (named, dialled):
         with pytest.raises(ValidationError, match="expected, for TLS, a host name or an IP address in full"):
             BackendTransport.model_validate(item)
-    assert BackendTransport.model_validate({"type": "rawsocket", "endpoint": {**TCP, "host": name}}).endpoint.tls is None
+    assert (
+        BackendTransport.model_validate({"type": "rawsocket", "endpoint": {**TCP, "host": name}}).endpoint.tls is None
+    )
 
 
 @pytest.mark.parametrize("host", ["\udcff.example", "x" * 70 + "é.example"])

@@ -111,7 +111,11 @@ def cut(path: Path, original: Path, octets: int) -> Path:
         ("certificate", lambda made, path: broken(path, made.server.certificate), "and one is broken"),
         # whoever writes it has not come to the end yet: the chain's second certificate is not all there
         *(
-            ("certificate", lambda made, path, octets=octets: cut(path, made.chained.chain, octets), "and one is broken")
+            (
+                "certificate",
+                lambda made, path, octets=octets: cut(path, made.chained.chain, octets),
+                "and one is broken",
+            )
             for octets in (3, 20, 300, 600)
         ),
     ],

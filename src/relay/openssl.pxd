@@ -65,6 +65,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_CTX_add_client_CA(SSL_CTX *ctx, X509 *certificate)
     X509_STORE *SSL_CTX_get_cert_store(const SSL_CTX *ctx)
     int SSL_CTX_set_default_verify_paths(SSL_CTX *ctx)
+    int SSL_CTX_load_verify_locations(SSL_CTX *ctx, const char *file, const char *folder)
     void SSL_CTX_set_verify(SSL_CTX *ctx, int mode, void *callback)
     int SSL_CTX_get_ex_new_index(
         long argl, void *argp, void *new_func, void *dup_func,
@@ -136,6 +137,10 @@ cdef extern from "<openssl/bio.h>" nogil:
     void BIO_set_retry_write(BIO *bio)
 
 cdef extern from "<openssl/x509.h>" nogil:
+    const char *X509_get_default_cert_dir()
+    const char *X509_get_default_cert_dir_env()
+    const char *X509_get_default_cert_file()
+    const char *X509_get_default_cert_file_env()
     void X509_free(X509 *certificate)
     void X509_CRL_free(X509_CRL *crl)
     int i2d_X509(X509 *certificate, unsigned char **out)

@@ -187,6 +187,42 @@ cdef const char *tls_use_chain(SSL_CTX *ctx, const tls_options_t *o) noexcept no
     return NULL
 
 
+cdef extern from * nogil:
+    """
+    #include <stdlib.h>
+    #include <unistd.h>
+    /* Debian and Alpine; Fedora and RHEL; openSUSE; RHEL again, where the one before is only a link */
+    static const char *const tls_bundles[] = {
+        "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", NULL
+    };
+    static int tls_is_there(const char *path) { return access(path, R_OK) == 0; }
+    """
+    const char *tls_bundles[5]
+    bint tls_is_there(const char *path)
+    const char *getenv(const char *name)
+
+
+cdef int tls_trust_system(SSL_CTX *ctx) noexcept nogil:
+    """Believe whom the system believes. 1, or 0: OpenSSL cannot.
+
+    An OpenSSL that was built elsewhere, as that inside a wheel, looks where that system has its authorities; where there
+    is nothing at all, and nobody has said where to look, it is those of the usual distributions.
+    """
+    cdef int i = 0
+    if SSL_CTX_set_default_verify_paths(ctx) != 1:
+        return 0
+    if getenv(X509_get_default_cert_file_env()) != NULL or getenv(X509_get_default_cert_dir_env()) != NULL:
+        return 1
+    if tls_is_there(X509_get_default_cert_file()) or tls_is_there(X509_get_default_cert_dir()):
+        return 1
+    while tls_bundles[i] != NULL:
+        if tls_is_there(tls_bundles[i]):
+            return SSL_CTX_load_verify_locations(ctx, tls_bundles[i], NULL)
+        i += 1
+    return 1
+
+
 cdef const char *tls_trust(SSL_CTX *ctx, const tls_options_t *o) noexcept nogil:
     """Whom to believe. As tls_use_chain."""
     cdef X509_STORE *store = SSL_CTX_get_cert_store(ctx)
@@ -194,7 +230,7 @@ cdef const char *tls_trust(SSL_CTX *ctx, const tls_options_t *o) noexcept nogil:
     cdef X509 *certificate
     cdef X509_CRL *crl
     cdef uint32_t n = 0
-    if o.default_ca and SSL_CTX_set_default_verify_paths(ctx) != 1:
+    if o.default_ca and tls_trust_system(ctx) != 1:
         return "ca"
     if o.ca_len:
         bio = BIO_new_mem_buf(o.ca, <int>o.ca_len)

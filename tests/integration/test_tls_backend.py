@@ -6,6 +6,7 @@ import logging
 import shutil
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -285,6 +286,37 @@ def test_an_address_in_place_of_a_name(
         make_proxy(config)
         assert "TLS failed" in refusal(wrong)
         with raw.joined(right) as peer:
+            check(peer)
+            peer.leave()
+
+
+# Has it that OpenSSL's own folder, "$1", is not there, and that the system's authorities are in "$2".
+ELSEWHERE = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs none "${1%/*}"
+mount --bind "$2" /etc/ssl/certs/ca-certificates.crt
+shift 2
+unset SSL_CERT_FILE SSL_CERT_DIR
+exec "$@"
+"""
+
+
+def test_the_systems_authorities_where_openssl_was_built_elsewhere(
+    made: Certificates, xconn: XconnRouter, config: Config, make_proxy: Callable[..., Any]
+) -> None:
+    """As the one inside a wheel was."""
+    within = ["unshare", "--mount", "sh", "-c", ELSEWHERE, "sh", ssl.get_default_verify_paths().openssl_capath]
+    within.append(str(made.ca))
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*within, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("needs mounts of its own, and Debian's folders")
+    with gate(made.server, xconn.direct["rs-tcp"]) as gated:
+        front = config.backend("tls", connection(gated.endpoint, True)).listen()
+        make_proxy(config, within=within)
+        with raw.joined(front) as peer:
             check(peer)
             peer.leave()
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,18 @@ class ProxyProcess:
     :param config: its configuration.
     :param threads: data threads.
     :param nofile: limit of open descriptors, 0 for that of the tests.
+    :param within: program and arguments that become the proxy, whose own follow.
     """
 
-    def __init__(self, config: Config, *, threads: int = 2, log_level: str = "info", nofile: int = 0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        threads: int = 2,
+        log_level: str = "info",
+        nofile: int = 0,
+        within: Sequence[str] = (),
+    ) -> None:
         self.config = config
         self.endpoints = config.endpoints
         config.directory.mkdir(parents=True, exist_ok=True)
@@ -96,7 +106,7 @@ class ProxyProcess:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(ROOT / "src")]))
         env["PYTHONUNBUFFERED"] = "1"
         argv = [sys.executable, "-m", "proxy", "run", str(path), "--threads", str(threads), "--log-level", log_level]
-        self.child = Child("wamp-proxy", argv, cwd=config.directory, env=env, nofile=nofile)
+        self.child = Child("wamp-proxy", [*within, *argv], cwd=config.directory, env=env, nofile=nofile)
         self.child.wait_line(READY, 30.0)
         # What third-party modules say while they are imported is not the proxy's.
         self._first_line = len(self.child.errors)

@@ -244,14 +244,26 @@ def _set_access(endpoint: UnixEndpoint) -> None:
 
     :raises OSError: the system refuses: only root gives a file away, and others only to groups that they belong to.
     """
-    if endpoint.path.startswith("\0"):
-        return  # there is no file
-    if endpoint.owner is not None or endpoint.group is not None:
-        owner = -1 if endpoint.owner is None else _user_id(endpoint.owner)  # -1: unchanged
-        group = -1 if endpoint.group is None else _group_id(endpoint.group)
-        os.chown(endpoint.path, owner, group, follow_symlinks=False)
-    if endpoint.mode is not None:
-        os.chmod(endpoint.path, endpoint.mode)
+    if endpoint.path.startswith("\0") or (endpoint.mode, endpoint.owner, endpoint.group) == (None, None, None):
+        return  # there is no file, or nothing to set
+    owner = -1 if endpoint.owner is None else _user_id(endpoint.owner)  # -1: unchanged
+    group = -1 if endpoint.group is None else _group_id(endpoint.group)
+    # The file itself is held on to: whoever may write to its folder could put a link to another file in its place,
+    # between two looks at the path.
+    file = os.open(endpoint.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(file).st_mode
+        if not stat.S_ISSOCK(mode):
+            raise OSError(errno.ENOTSOCK, "there is something else in the place of its file")
+        held = f"/proc/self/fd/{file}"
+        if endpoint.mode is not None and mode & ~endpoint.mode & 0o777:
+            os.chmod(held, mode & endpoint.mode & 0o777)  # a new group must not have what the old one had
+        if owner != -1 or group != -1:
+            os.chown(held, owner, group)
+        if endpoint.mode is not None:
+            os.chmod(held, endpoint.mode)
+    finally:
+        os.close(file)
 
 
 def _open_unix(endpoint: UnixEndpoint) -> socket.socket:

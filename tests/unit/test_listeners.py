@@ -357,6 +357,52 @@ def test_without_its_owner_a_socket_is_not_left_behind(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("moment", ["bind", "chown"])
+def test_a_link_in_the_place_of_a_socket_file_leads_nowhere(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Who may write to the folder, as the owner of the file often may, gets no access to other files by that."""
+    path, secret = tmp_path / "a.sock", tmp_path / "secret"
+    secret.touch(mode=0o600)
+    listener = listen(stack, unix(path))
+
+    def swap() -> None:
+        path.unlink()
+        path.symlink_to(secret)
+
+    if moment == "bind":
+        swap()
+        with pytest.raises(OSError, match="something else"):
+            listeners.adopt_listener(listener, unix(path, mode="0666", owner=os.getuid()))
+    else:
+        chown = os.chown
+
+        def swap_then(*args: Any, **keys: Any) -> None:
+            chown(*args, **keys)
+            swap()
+
+        monkeypatch.setattr(os, "chown", swap_then)
+        listeners.adopt_listener(listener, unix(path, mode="0666", owner=os.getuid()))
+        assert path.is_symlink()
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+def test_a_new_group_never_has_what_the_old_one_had(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = listen(stack, unix(tmp_path / "a.sock", mode="0660"))
+    modes: list[int] = []
+    chown = os.chown
+
+    def look(path: Any, *args: Any, **keys: Any) -> None:
+        chown(path, *args, **keys)
+        modes.append(stat.S_IMODE((tmp_path / "a.sock").stat().st_mode))
+
+    monkeypatch.setattr(os, "chown", look)
+    listeners.adopt_listener(listener, unix(tmp_path / "a.sock", mode="0600", group=os.getgid()))
+    assert modes == [0o600]
+
+
 def test_a_name_without_a_file_has_no_mode(stack: ExitStack) -> None:
     name = f"\0wamp-proxy-test-{os.getpid()}"
     endpoint = UnixEndpoint.model_construct(path=name, backlog=5, mode=0o600, owner=1, group="no-such-group")

@@ -2,6 +2,8 @@
 
 import json
 import logging
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from twisted.internet.defer import Deferred, fail
 from proxy import service_requests
 from proxy.errors import NoSuchObject
 from proxy.service_attempts import NoServiceSession
+from proxy.web.bridge_requests import Refused, require_utf8
 from support.bridge import Bridge, error, make_session, result
 
 PROCEDURE = "com.example.add2"
@@ -169,6 +172,7 @@ def test_numbers_that_can(number: float) -> None:
         ("application/json; charset=utf-16", 400),
         ("text/plain", 400),
         ("application/x-www-form-urlencoded", 400),
+        ("application/json; charset*=x; charset*0=y", 400),
     ],
 )
 def test_content_types(given: str, status: int) -> None:
@@ -179,6 +183,12 @@ def test_content_types(given: str, status: int) -> None:
         assert "Content-Type" in exchange.response().json["error"]
     else:
         bridge.take(message.Call)
+
+
+@pytest.mark.parametrize("given", ["x; charset*=x; charset*0=y", f"x; charset*{'9' * 5000}=x"], ids=["mixed", "digits"])
+def test_content_types_that_python_stumbles_over(given: str) -> None:
+    with pytest.raises(Refused, match="Content-Type"):
+        require_utf8(SimpleNamespace(getHeader=lambda _: given.encode()))
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "PATCH", "BREW"])
@@ -323,6 +333,18 @@ def test_results_that_json_does_not_have() -> None:
     assert "JSON" in exchange.response().json["args"][0]
     exchange, said = call(bridge)
     error(bridge.session, said, "com.example.bad", deep)
+    assert exchange.response().status == 502
+
+
+@pytest.mark.parametrize("value", [10**5000, {10**5000: 1}, [Decimal("1e9"), 10**5000]], ids=["plain", "key", "deep"])
+def test_integers_that_python_does_not_write(value: Any) -> None:
+    """CBOR and MessagePack have them. The client gets an answer."""
+    bridge = Bridge("caller")
+    exchange, said = call(bridge)
+    result(bridge.session, said, value)
+    assert exchange.response().status == 502
+    exchange, said = call(bridge)
+    error(bridge.session, said, "com.example.bad", value)
     assert exchange.response().status == 502
 
 

@@ -113,15 +113,20 @@ def write_json(value: Any) -> bytes:
     What JSON has no form for is written as what comes nearest: NaN and infinity as null, times in ISO 8601, keys as
     text, and what a serializer's extensions stand for as text.
 
-    :raises BadValue: it is nested too deep.
+    :raises BadValue: it is nested too deep, or an integer has thousands of digits.
     """
     try:
         # Mostly there is nothing in it that would have to be looked for.
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_extension)
         return text.encode("utf-8")
     except (ValueError, TypeError, RecursionError):
-        text = json.dumps(_to_json(value, _DEPTH_OUT_MAX), separators=(",", ":"))
-        return text.encode("ascii")
+        pass
+    try:
+        return json.dumps(_to_json(value, _DEPTH_OUT_MAX), separators=(",", ":")).encode("ascii")
+    except BadValue:
+        raise
+    except ValueError:  # Python writes no such integer: that would take too long
+        raise BadValue("a number has too many digits") from None
 
 
 def _to_json(value: Any, depth: int) -> Any:

@@ -1,15 +1,18 @@
 """The web services ``publisher`` and ``webhook``; and the types that are refused."""
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from autobahn.wamp import message
 from pydantic import TypeAdapter, ValidationError
 from twisted.internet.defer import fail
+from twisted.web.http_headers import Headers
 
 from proxy.config.web import WebServiceConfig
 from proxy.service_attempts import NoServiceSession
+from proxy.web.bridge_requests import Refused
 from support.bridge import KEY, SECRET, Bridge, error, make_session, signed
 
 TOPIC = "com.example.news"
@@ -191,6 +194,16 @@ def test_webhooks_are_text(body: bytes) -> None:
     assert bridge.sent == []
 
 
+def test_a_header_field_that_would_be_binary_data() -> None:
+    bridge = Bridge("webhook", {"topic": TOPIC})
+    headers = Headers()
+    request = SimpleNamespace(requestHeaders=headers, getHeader=lambda _: None)
+    assert callable(bridge.service.read(request, b"x"))
+    headers.addRawHeader(b"x-event", b"\0abc")
+    with pytest.raises(Refused, match="NUL"):
+        bridge.service.read(request, b"x")
+
+
 def test_a_webhook_in_another_charset() -> None:
     bridge = Bridge("webhook", {"topic": TOPIC})
     assert bridge.answers(b"x", headers={"Content-Type": "text/plain; charset=latin-1"}).status == 400
@@ -210,6 +223,8 @@ SHA1 = "sha1=7183e67413ae22f61ce30f0b54935e7b7c0d1308"
         ({"X-Hub-Signature": SHA1, "X-Hub-Signature-256": SHA256}, True),
         ({"X-Hub-Signature": SHA1, "X-Hub-Signature-256": SHA256[:-1] + "9"}, False),
         ({"X-Hub-Signature": SHA256}, False),
+        ({"X-Hub-Signature": "sha1=\xff"}, False),
+        ({"X-Hub-Signature-256": "\xff"}, False),
         ({}, False),
     ],
 )

@@ -31,7 +31,11 @@ def require_utf8(request: Any) -> str:
     given = (request.getHeader(b"content-type") or b"").decode("latin-1")
     head = Message()
     head["content-type"] = given
-    if str(head.get_param("charset", "")).strip().lower() not in _CHARSETS:
+    try:
+        charset = str(head.get_param("charset", ""))
+    except (TypeError, ValueError):  # some malformed continuations of a parameter (RFC 2231) make Python stumble
+        charset = "malformed"
+    if charset.strip().lower() not in _CHARSETS:
         raise Refused(400, "the request's Content-Type: expected charset UTF-8")
     return given.split(";")[0].strip().lower()
 

@@ -12,6 +12,7 @@ from proxy.web.signing import check_github
 __all__ = ["WebhookService"]
 
 _TEXT = "text/plain; charset=UTF-8"
+_SIGNATURES = (b"x-hub-signature-256", b"x-hub-signature")
 
 
 class WebhookService(BridgeService):
@@ -22,8 +23,7 @@ class WebhookService(BridgeService):
     def authenticate(self, request: Any, body: bytes) -> None:
         """See :class:`BridgeService`."""
         if self.options.github_secret is not None:
-            sha256, sha1 = request.getHeader("x-hub-signature-256"), request.getHeader("x-hub-signature")
-            check_github(self.options.github_secret, body, sha256, sha1)
+            check_github(self.options.github_secret, body, *(_field(request, name) for name in _SIGNATURES))
 
     def read(self, request: Any, body: bytes) -> Send:
         """See :class:`BridgeService`."""
@@ -36,6 +36,9 @@ class WebhookService(BridgeService):
             name.decode("latin-1"): [value.decode("latin-1") for value in values]
             for name, values in request.requestHeaders.getAllRawHeaders()
         }
+        if any(value.startswith("\0") for values in headers.values() for value in values):
+            # Likewise, and not every version of Twisted refuses it.
+            raise Refused(400, "the request's head: a value begins with NUL")
         event = {"headers": headers, "body": text}
         topic = self.options.topic
         return lambda requests: requests.publish(topic, [event], {}, {})
@@ -51,6 +54,12 @@ class WebhookService(BridgeService):
             self.complain(f'the event for "{self.options.topic}" is refused: {error.uri}')
         status = answer.status if answer.status >= 400 else 500
         return _said(status, self.options.error_response, answer.may_retry)
+
+
+def _field(request: Any, name: bytes) -> str | None:
+    """A header field, whatever octets it has: asked for as text, Twisted would want UTF-8."""
+    value = request.getHeader(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def _said(status: int, text: str, may_retry: bool = False) -> Answer:

@@ -1,7 +1,7 @@
 """Signed requests of the HTTP bridge."""
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -98,29 +98,36 @@ def test_a_signature_has_one_spelling(suffix: bytes) -> None:
 # --- replays ---
 
 
-def test_a_request_comes_once() -> None:
-    now = [1000.0]
-    replays = Replays(600, lambda: now[0])
-    checker = verifier(replays=replays)
+@pytest.mark.parametrize("ahead", [-299, 0, 299])
+def test_a_request_comes_once(ahead: int) -> None:
+    """As long as its timestamp is taken, however far that is off."""
+    now = [VECTOR_TIME - ahead]
+    replays = Replays(300, lambda: now[0])
+    checker = Verifier("bazapp", "foobar", 300, replays, lambda: now[0])
     checker.check(VECTOR, VECTOR_BODY)
-    now[0] += 599
-    with pytest.raises(BadSignature, match="come before") as caught:
+    while now[0] <= VECTOR_TIME + 300:
+        with pytest.raises(BadSignature, match="come before") as caught:
+            checker.check(VECTOR, VECTOR_BODY)
+        assert caught.value.status == 401
+        now[0] += 20
+    with pytest.raises(BadSignature, match="timestamp"):
         checker.check(VECTOR, VECTOR_BODY)
-    assert caught.value.status == 401
-    now[0] += 2
-    checker.check(VECTOR, VECTOR_BODY)  # its timestamp would have been refused by now
-    assert len(replays) == 1
+    assert replays.is_new(b"x", now[0])
+    assert len(replays) == 1, "it is forgotten"
+    now[0] = VECTOR_TIME  # the clock is set back
+    with pytest.raises(BadSignature, match="older than those that are remembered"):
+        checker.check(VECTOR, VECTOR_BODY)
 
 
 def test_the_same_octets_in_other_fields_are_the_same_request() -> None:
-    checker = verifier(replays=Replays(600, lambda: 0.0))
+    checker = verifier(replays=Replays(300, lambda: VECTOR_TIME))
     checker.check(VECTOR, VECTOR_BODY)
     with pytest.raises(BadSignature, match="come before"):
         checker.check({**VECTOR, "seq": b"14", "nonce": b"24242"}, VECTOR_BODY)
 
 
 def test_a_wrong_signature_does_not_fill_the_memory() -> None:
-    replays = Replays(600, lambda: 0.0)
+    replays = Replays(300, lambda: VECTOR_TIME)
     checker = verifier(replays=replays)
     for number in range(10):
         with pytest.raises(BadSignature):
@@ -128,21 +135,46 @@ def test_a_wrong_signature_does_not_fill_the_memory() -> None:
     assert len(replays) == 0
 
 
-def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_memory_is_bounded_and_what_it_forgets_does_not_come_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(signing, "REPLAYS_MAX", 3)
-    replays = Replays(600, lambda: 0.0)
+    replays = Replays(300, lambda: 1000.0)
     with caplog.at_level(logging.WARNING):
-        assert all(replays.is_new(bytes([number])) for number in range(5))
+        for number in (3, 0, 4, 1, 2):
+            time = 1000.0 + number
+            assert replays.is_new(bytes([number]), time) == replays.covers(time)
     assert len(replays) == 3
-    assert not replays.is_new(bytes([4]))
-    assert replays.is_new(bytes([0]))
+    for number in range(5):
+        time = 1000.0 + number
+        assert not replays.covers(time) or not replays.is_new(bytes([number]), time)
+    assert replays.covers(1005.0)
+    assert replays.is_new(b"new", 1005.0)
     assert len(caplog.records) == 1
 
 
-def test_memory_without_an_end_of_time() -> None:
+def test_more_requests_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signing, "REPLAYS_MAX", 2)
+    bridge = Bridge("caller", OPTIONS)
+    now = datetime.now(UTC)
+    times = [(now - timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%S.%fZ") for age in (40, 30, 20, 10)]
+    queries = [signed(BODY, timestamp=time) for time in times]
+    for query in queries:
+        bridge.ask(BODY, query=query)
+    assert len(bridge.sent) == 4
+    assert [bridge.answers(BODY, query=query).status for query in queries] == [401] * 4
+    assert bridge.sent == []
+
+
+def test_memory_without_an_end_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signing, "REPLAYS_MAX", 2)
     replays = Replays(0, lambda: 1e9)
-    assert replays.is_new(b"a")
-    assert not replays.is_new(b"a")
+    assert replays.is_new(b"a", 7.0)
+    assert not replays.is_new(b"a", 7.0)
+    assert replays.is_new(b"b", 6.0)
+    assert replays.is_new(b"c", 5.0)
+    assert len(replays) == 2
+    assert replays.covers(1.0), "times do not count"
 
 
 # --- over HTTP ---

@@ -21,7 +21,7 @@ class SignedService(BridgeService):
 
     def __init__(self, site: "WebSite", path: str, config: Any) -> None:
         super().__init__(site, path, config)
-        self._verifier = _verifier(config.options, site.reactor)
+        self._verifier = _verifier(config.options)
 
     def authenticate(self, request: Any, body: bytes) -> None:
         """See :class:`BridgeService`."""
@@ -44,11 +44,10 @@ class SignedService(BridgeService):
         """As :meth:`read`, of the object in the body."""
 
 
-def _verifier(options: Any, reactor: Any) -> Verifier | None:
+def _verifier(options: Any) -> Verifier | None:
     if options.secret is None:
         return None
-    # A timestamp may lie as far ahead as behind, and would be taken all that time.
-    replays = Replays(2.0 * options.timestamp_delta_limit, reactor.seconds) if options.refuse_replays else None
+    replays = Replays(options.timestamp_delta_limit, time.time) if options.refuse_replays else None
     return Verifier(options.key, options.secret, options.timestamp_delta_limit, replays, time.time)
 
 

@@ -7,8 +7,10 @@ base64 for URLs. GitHub's webhooks carry an HMAC over the body in a header.
 
 import base64
 import hashlib
+import heapq
 import hmac
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ __all__ = ["BadSignature", "Replays", "Verifier", "check_github"]
 log = logging.getLogger(__name__)
 
 REPLAYS_MAX: Final = 100_000
-"""Signatures that are remembered. One takes some 150 octets."""
+"""Signatures that are remembered. One takes some 250 octets."""
 
 SIGNED_FIELDS: Final = ("key", "timestamp", "seq", "nonce")
 _INTEGER: Final = re.compile(rb"[+-]?[0-9]{1,30}")
@@ -42,40 +44,54 @@ class BadSignature(Exception):
 class Replays:
     """Signatures that were used, for as long as their timestamps would be taken.
 
-    :param lifetime: how long to remember one, seconds; 0: as long as there is room.
-    :param clock: seconds, of any origin.
+    Where there is no room for all of them, those with the oldest timestamps are forgotten, and from then on nothing is
+    taken that is as old: a request that was forgotten cannot come again.
+
+    :param delta: how far a timestamp may be off, seconds; 0: any, and signatures are kept as long as there is room.
+    :param clock: the time, seconds since 1970.
     """
 
-    def __init__(self, lifetime: float, clock: Callable[[], float]) -> None:
-        self._lifetime = lifetime
+    def __init__(self, delta: float, clock: Callable[[], float]) -> None:
+        self._delta = delta
         self._clock = clock
-        self._seen: dict[bytes, float] = {}  # in order of time
+        self._seen: set[bytes] = set()
+        self._oldest: list[tuple[float, bytes]] = []  # a heap: by timestamp, or in order of coming where that is any
+        self._count = 0
+        self._horizon = -math.inf
         self._has_warned = False
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def is_new(self, signature: bytes) -> bool:
-        """Whether a signature has not come before; from now on it has."""
-        now = self._clock()
-        self._forget(now)
+    def covers(self, timestamp: float) -> bool:
+        """Whether a request of this time would be known, if it had come before."""
+        return not self._delta or timestamp > self._horizon
+
+    def is_new(self, signature: bytes, timestamp: float) -> bool:
+        """Whether a signature has not come before; from now on it has.
+
+        :param timestamp: of its request, one that is covered, seconds since 1970.
+        """
+        while self._delta and self._oldest and self._oldest[0][0] + self._delta < self._clock():
+            self._forget()
         if signature in self._seen:
             return False
-        if len(self._seen) >= REPLAYS_MAX:
-            del self._seen[next(iter(self._seen))]
-            if self._lifetime and not self._has_warned:
+        self._count += 1
+        self._seen.add(signature)
+        heapq.heappush(self._oldest, (timestamp if self._delta else self._count, signature))
+        if len(self._seen) > REPLAYS_MAX:
+            self._forget()
+            if self._delta and not self._has_warned:
                 self._has_warned = True
-                text = "more than %d signed requests within %g s: the oldest ones could be sent again by others"
-                log.warning(text, REPLAYS_MAX, self._lifetime)
-        self._seen[signature] = now
+                text = "more than %d signed requests within %g s: late ones are refused, as they could be replays"
+                log.warning(text, REPLAYS_MAX, self._delta)
         return True
 
-    def _forget(self, now: float) -> None:
-        while self._lifetime and self._seen:
-            oldest = next(iter(self._seen))
-            if self._seen[oldest] + self._lifetime > now:
-                return
-            del self._seen[oldest]
+    def _forget(self) -> None:
+        # The clock may be set back later; what is forgotten stays too old.
+        time, signature = heapq.heappop(self._oldest)
+        self._seen.discard(signature)
+        self._horizon = max(self._horizon, time)
 
 
 class Verifier:
@@ -107,7 +123,7 @@ class Verifier:
         for name in ("seq", "nonce"):
             if not _INTEGER.fullmatch(query[name]):
                 raise BadSignature(f'field "{name}": expected an integer')
-        self._check_time(query["timestamp"])
+        time = self._check_time(query["timestamp"])
         if not hmac.compare_digest(query["key"], self._key):
             raise BadSignature("unknown key", 401)
         mac = hmac.new(self._secret, digestmod=hashlib.sha256)
@@ -119,15 +135,20 @@ class Verifier:
         expected = base64.urlsafe_b64encode(digest)
         if not hmac.compare_digest(query["signature"], expected):
             raise BadSignature("the signature is wrong", 401)
-        if self._replays is not None and not self._replays.is_new(digest):
+        if self._replays is None:
+            return
+        if not self._replays.covers(time):
+            raise BadSignature("the timestamp is older than those that are remembered here", 401)
+        if not self._replays.is_new(digest, time):
             raise BadSignature("this very request has come before; sign each one with a nonce of its own", 401)
 
-    def _check_time(self, text: bytes) -> None:
+    def _check_time(self, text: bytes) -> float:
         time = _read_time(text)
         if time is None:
             raise BadSignature(f'field "timestamp": expected a time in UTC like {_SHOWN}')
         if self._delta and abs(time - self._now()) > self._delta:
             raise BadSignature(f"the timestamp is more than {self._delta} s off; here it is {_shown(self._now())}")
+        return time
 
 
 def _read_time(text: bytes) -> float | None:

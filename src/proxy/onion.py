@@ -205,9 +205,13 @@ def _write_key(path: str, key: str) -> None:
         raise CannotListen("Tor does not tell the key of the onion service that it has made")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(key + "\n")
-            file.flush()
-            os.fsync(descriptor)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(key + "\n")
+                file.flush()
+                os.fsync(descriptor)
+        except OSError:
+            os.unlink(path)  # half a key would be in the way of each start from now on
+            raise
     except OSError as error:
         raise CannotListen(f"cannot keep the key of the onion service in {path!r}: {error.strerror}") from error

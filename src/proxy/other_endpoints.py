@@ -244,8 +244,9 @@ class _Arrival(Protocol):
             theirs.setblocking(False)
             self._adopt(theirs, _packed(client.getPeer()))
             reactor = self._owner.controller.reactor
-            inner = self._inner = _PairEnd(self)
+            inner = _PairEnd(self)
             reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _Single(inner))  # which takes a copy
+            self._inner = inner
         # Each side is read as far as the other one takes it.
         client.registerProducer(inner.end, True)
         inner.end.registerProducer(client, True)

@@ -240,6 +240,30 @@ def test_a_proxy_header_that_twisted_reads_names_the_client(transport: Transport
     transport.spin(lambda: not transport.reactor.getDelayedCalls(), "no deadline is left")
 
 
+def test_out_of_descriptors_a_connection_is_dropped_and_no_more(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twisted needs one more than the pair of sockets."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "too many")
+
+    monkeypatch.setattr(transport.reactor, "adoptStreamConnection", full)
+    failures: list[Any] = []
+    monkeypatch.setattr("twisted.python.log.err", lambda *args, **_: failures.append(args))
+    listener = transport.open(server_string="haproxy:tcp:0:interface=127.0.0.1")
+    with connect(listener) as client:
+        client.sendall(b"PROXY TCP4 198.51.100.7 127.0.0.1 4711 80\r\nx")
+        assert transport.read(client, 1) == b""
+    end, _, _ = transport.adopted()
+    with end:
+        assert end.recv(1) == b"", "the data plane sees the end as well"
+    assert "a connection is dropped: [Errno 24]" in caplog.text
+    transport.result(listener.stop())
+    transport.spin(lambda: not transport.reactor.getDelayedCalls(), "no deadline is left")
+    assert failures == []
+
+
 def test_who_never_says_who_it_is_is_cut_off(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(other_endpoints, "NAMELESS_MAX", 1)
     listener = transport.open(server_string="haproxy:tcp:0:interface=127.0.0.1")
@@ -551,6 +575,21 @@ def test_a_key_that_cannot_be_kept(tor: Tor, transport: Transport, tmp_path: Pat
     """Else the service would be somewhere else after the next start."""
     with pytest.raises(CannotListen, match=r"cannot keep the key of the onion service in .*: No such file"):
         transport.open(**tor.endpoint(tmp_path, private_key_file=str(tmp_path / "none" / "key")))
+    transport.spin(lambda: not tor.factory.connections, "the control connection is closed")
+
+
+def test_half_a_key_is_not_kept(
+    tor: Tor, transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be in the way of each start from then on."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CannotListen, match=r"cannot keep the key of the onion service in .*: No space left"):
+        transport.open(**tor.endpoint(tmp_path))
+    assert not list(tmp_path.iterdir())
     transport.spin(lambda: not tor.factory.connections, "the control connection is closed")
 
 

@@ -17,6 +17,7 @@ from proxy import service_requests
 from proxy.errors import NoSuchObject
 from proxy.service_attempts import NoServiceSession
 from proxy.web.bridge_requests import Refused, require_utf8
+from proxy.web.bridge_values import TOKENS_MAX
 from support.bridge import Bridge, error, make_session, result
 
 PROCEDURE = "com.example.add2"
@@ -183,6 +184,26 @@ def test_content_types(given: str, status: int) -> None:
         assert "Content-Type" in exchange.response().json["error"]
     else:
         bridge.take(message.Call)
+
+
+@pytest.mark.parametrize("item", ["0", "[]", '""', '{"a":"b"}', '",,,,"'])
+def test_so_many_values(item: str) -> None:
+    """All that the worker does waits while a body is read, so it is not the octets alone that count."""
+    few = json.dumps({"procedure": PROCEDURE, "args": ['[,:"\\' * TOKENS_MAX]}).encode()
+    bridge = Bridge("caller")
+    bridge.ask(few)
+    assert len(bridge.take(message.Call).args[0]) == 5 * TOKENS_MAX
+    many = f'{{"procedure": "{PROCEDURE}", "args": [{",".join([item] * TOKENS_MAX)}]}}'.encode()
+    answer = bridge.answers(many)
+    assert answer.status == 400
+    assert answer.json["error"] == "the request's body: too many values"
+    assert bridge.sent == []
+
+
+def test_a_long_string_without_an_end() -> None:
+    """It is looked through once, and not once more from each quote in it, which would take hours."""
+    body = b'"' + b'\\"' * (1 << 20) + b"," * TOKENS_MAX
+    assert "not valid JSON" in Bridge("caller").answers(body).json["error"]
 
 
 @pytest.mark.parametrize("given", ["x; charset*=x; charset*0=y", f"x; charset*{'9' * 5000}=x"], ids=["mixed", "digits"])

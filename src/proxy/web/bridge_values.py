@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import math
+import re
 from typing import Any, Final, NoReturn
 
 __all__ = ["BadValue", "read_json", "read_text", "write_json"]
@@ -16,6 +17,11 @@ __all__ = ["BadValue", "read_json", "read_text", "write_json"]
 DEPTH_MAX: Final = 64
 """How deep lists and objects may be nested. Peers have limits as well, and end the session at them."""
 
+TOKENS_MAX: Final = 250_000
+"""Strings, brackets, commas and colons in a body. Nothing else runs while one is read: that takes its time with each
+value, not with each octet."""
+
+_TOKEN: Final = re.compile(rb'[\[{,:]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # one that does not end, as well
 _INT_LOW: Final = -(1 << 63)
 _INT_HIGH: Final = (1 << 64) - 1
 _DEPTH_OUT_MAX: Final = 256
@@ -30,6 +36,7 @@ def read_json(body: bytes) -> Any:
 
     :raises BadValue: it is not JSON, or WAMP cannot carry it.
     """
+    _require_few_tokens(body)
     try:
         value = json.loads(read_text(body), parse_constant=_refuse_constant)
     except RecursionError:
@@ -41,6 +48,15 @@ def read_json(body: bytes) -> Any:
     except ValueError:
         raise BadValue("not valid JSON: a number has too many digits") from None
     return _to_wamp(value, DEPTH_MAX)
+
+
+def _require_few_tokens(body: bytes) -> None:
+    # Those in strings do not count, but mostly there are not even that many.
+    if sum(body.count(token) for token in (b'"', b"[", b"{", b",", b":")) <= TOKENS_MAX:
+        return
+    for number, _ in enumerate(_TOKEN.finditer(body), 1):
+        if number > TOKENS_MAX:
+            raise BadValue("too many values")
 
 
 def read_text(body: bytes) -> str:

@@ -244,6 +244,8 @@ class BuildExt(build_ext):
         names = {extension.name: extension._full_name for extension in extensions}
         folder = Path(f"build/{MODE}/c")
         generated = list(folder.glob("**/*.c"))
+        for copy in folder.glob("**/*.h"):
+            copy.unlink()  # Cython puts headers beside what it generates, and leaves old ones there
         older = any(path.stat().st_mtime < Path("setup.py").stat().st_mtime for path in generated)
         done = cythonize(
             extensions,

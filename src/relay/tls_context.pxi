@@ -206,8 +206,8 @@ cdef extern from * nogil:
 cdef int tls_trust_system(SSL_CTX *ctx) noexcept nogil:
     """Believe whom the system believes. 1, or 0: OpenSSL cannot.
 
-    An OpenSSL that was built elsewhere, as that inside a wheel, looks where that system has its authorities; where there
-    is nothing at all, and nobody has said where to look, it is those of the usual distributions.
+    An OpenSSL that was built elsewhere, as that inside a wheel, looks where that system has its authorities; where
+    there is nothing at all, and nobody has said where to look, it is those of the usual distributions.
     """
     cdef int i = 0
     if SSL_CTX_set_default_verify_paths(ctx) != 1:

@@ -1,5 +1,6 @@
 """The web services ``publisher`` and ``webhook``; and the types that are refused."""
 
+import json
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +43,6 @@ def test_an_event() -> None:
 
 def test_options() -> None:
     bridge = Bridge("publisher")
-    forward_for = [{"session": 1, "authid": "joe", "authrole": "user"}]
     options = {
         "acknowledge": False,
         "exclude_me": False,
@@ -53,7 +53,6 @@ def test_options() -> None:
         "eligible": [8, 9],
         "eligible_authid": ["jim"],
         "eligible_authrole": "c",
-        "forward_for": forward_for,
         "unknown": 1,
     }
     _, said = publish(bridge, options=options)
@@ -61,8 +60,20 @@ def test_options() -> None:
     assert (said.exclude_me, said.retain) == (False, True)
     assert (said.exclude, said.exclude_authid, said.exclude_authrole) == ([7], ["joe"], ["a", "b"])
     assert (said.eligible, said.eligible_authid, said.eligible_authrole) == ([8, 9], ["jim"], ["c"])
-    assert said.forward_for == forward_for
     said.marshal()
+
+
+def test_only_signed_requests_name_forwarders() -> None:
+    forward_for = [{"session": 1, "authid": "joe", "authrole": "user"}]
+    body = json.dumps({"topic": TOPIC, "options": {"forward_for": forward_for}}).encode()
+    bridge = Bridge("publisher")
+    answer = bridge.answers(body)
+    assert answer.status == 400
+    assert "forward_for" in answer.json["error"]
+    assert bridge.sent == []
+    bridge = Bridge("publisher", {"key": KEY, "secret": SECRET})
+    bridge.ask(body, query=signed(body))
+    assert bridge.take(message.Publish).forward_for == forward_for
 
 
 def test_no_options() -> None:

@@ -25,6 +25,9 @@ class PublisherService(SignedService):
         topic = uri_of(said, "topic")
         args, kwargs = arguments_of(said)
         options = _options(said.get("options"))
+        if "forward_for" in options and not self.is_signed:
+            # A router may tell subscribers that they are the publishers: anybody could be anybody.
+            raise Refused(400, 'the request\'s body: "options.forward_for": only signed requests may say so')
         return lambda requests: requests.publish(topic, args, kwargs, options)
 
     def succeeded(self, reply: int) -> Answer:

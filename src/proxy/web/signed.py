@@ -23,6 +23,11 @@ class SignedService(BridgeService):
         super().__init__(site, path, config)
         self._verifier = _verifier(config.options)
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether requests are taken from those only who know the secret."""
+        return self._verifier is not None
+
     def authenticate(self, request: Any, body: bytes) -> None:
         """See :class:`BridgeService`."""
         if self._verifier is not None:

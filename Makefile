@@ -26,10 +26,10 @@ PYTEST := $(PY) -m pytest
 # what is worth running again with assertions and sanitizers: everything that drives the data plane
 DEEP ?= $(wildcard tests/unit tests/property tests/kernel tests/integration tests/adversity tests/leaks) \
 	$(addprefix --ignore=,$(wildcard $(SHALLOW)))
-# The build with sanitizers has the same assertions and runs all of these; the one without runs a session's whole way,
-# and what is driven without a control plane.
-WAYS := $(addprefix tests/integration/test_,login.py websocket.py rawsocket.py gate.py ending.py universal.py limits.py \
-	tls_front.py session_management.py oversize.py)
+# The build with sanitizers has the same assertions and runs all of these; the one without runs a session's whole
+# way, and what is driven without a control plane.
+WAYS := $(addprefix tests/integration/test_,login.py websocket.py rawsocket.py gate.py ending.py universal.py \
+	limits.py tls_front.py session_management.py oversize.py)
 ASSERTED ?= $(wildcard tests/unit tests/property tests/kernel tests/adversity $(WAYS)) \
 	$(addprefix --ignore=,$(wildcard $(SHALLOW)))
 # of the control plane only: the same octets pass the data plane as in the others, so that once is enough

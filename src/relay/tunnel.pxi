@@ -17,7 +17,10 @@ cdef void tunnel_input(loop_t *loop, conn_t *c, buf_t *b) noexcept nogil:
         iov.iov_len = buf_len(b)
         n = conn_send(loop, to, &iov, 1)
         if n < 0:
-            conn_broken(loop, to)
+            if to.side == SIDE_BACK:
+                tunnel_hung(loop, to)
+            else:
+                conn_lost(loop, to, CLOSED_RESET, to.err)
             return
         if <size_t>n < buf_len(b):
             conn_blocked(loop, to)

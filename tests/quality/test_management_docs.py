@@ -84,6 +84,8 @@ def error_uris() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 for field in node.body:
+                    if isinstance(field, ast.AnnAssign) and field.value is None:
+                        continue  # what an instance has, of whatever kind
                     if isinstance(field, ast.Assign | ast.AnnAssign) and "uri" in ast.unparse(field).partition("=")[0]:
                         assert isinstance(field.value, ast.Constant), ast.unparse(field)
                         found.add(str(field.value.value))

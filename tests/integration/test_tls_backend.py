@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import shutil
 import socket
 import ssl
@@ -175,11 +176,9 @@ class Gate:
                 continue
             back = self._to.connect()
             self._open += [front, back]
-            lock = threading.Lock()
-            for source, target in ((front, back), (back, front)):
-                thread = threading.Thread(target=_pass_on, args=(source, target, lock))
-                thread.start()
-                self._threads.append(thread)
+            thread = threading.Thread(target=_pass_on, args=(front, back))
+            thread.start()
+            self._threads.append(thread)
 
     def close(self) -> None:
         """Stop listening, and cut what is open."""
@@ -196,17 +195,24 @@ class Gate:
             sock.close()
 
 
-def _pass_on(source: socket.socket, target: socket.socket, lock: threading.Lock) -> None:
+def _pass_on(front: ssl.SSLSocket, back: socket.socket) -> None:
+    """Octets both ways, in one thread: OpenSSL's connections are not for two at a time."""
     try:
-        while data := source.recv(65536):
-            target.sendall(data)
-    except OSError:
-        pass
-    for sock in (source, target):
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        while True:
+            readable = [front] if front.pending() else select.select([front, back], [], [], TIMEOUT)[0]
+            for source in readable:
+                data = source.recv(65536)
+                if not data:
+                    return
+                (back if source is front else front).sendall(data)
+    except OSError as error:
+        log.debug("passed on no more: %s", error)
+    finally:
+        for sock in (front, back):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
 
 @contextmanager

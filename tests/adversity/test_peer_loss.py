@@ -11,16 +11,16 @@ import pytest
 
 from support import raw
 from support.endpoints import Endpoint
-from support.process import wait_until
 from support.proxies import Config, ProxyProcess
 from support.raw import ABORT, GOODBYE, WELCOME, Peer, PeerClosed, Wire, encode, hello, upgrade_request
 from support.stub import StubRouter
+from support.witness import Witnessed
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 ENDS = ["close", "half-close", "reset"]
 
 
-class Stage:
+class Stage(Witnessed):
     """A proxy in front of a stub router, with one session that must not notice anything."""
 
     def __init__(self, directory: Path) -> None:
@@ -42,22 +42,6 @@ class Stage:
         self.check(client, router)
         return client, router
 
-    def check(self, client: Peer, router: Peer) -> None:
-        """One message each way."""
-        client.send([raw.PUBLISH, 1, {}, "com.example"])
-        assert router.recv() == [raw.PUBLISH, 1, {}, "com.example"]
-        router.send([raw.EVENT, 1, 2, {}])
-        assert client.recv() == [raw.EVENT, 1, 2, {}]
-
-    def close(self) -> None:
-        """The witness has seen nothing, and the proxy holds nothing else."""
-        self.check(*self.witness)
-        for peer in self.witness:
-            peer.close()
-        self.proxy.check_idle()
-        self.proxy.stop()
-        self.stub.close()
-
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
@@ -71,8 +55,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def _leaves_nothing(stage: Stage) -> Iterator[None]:
     """After each test only the witness is left."""
     yield
-    wait_until(lambda: stage.proxy.census.surplus()["socket"] <= 2, "all but the witness is closed", 8.0)
-    stage.check(*stage.witness)
+    stage.check_alone()
 
 
 def end(wire: Wire, how: str) -> None:

@@ -27,6 +27,7 @@ from support.raw import GOODBYE, WELCOME, HandshakeRefused, Peer, PeerClosed, Wi
 from support.stub import StubRouter
 from support.tls import client_context, listen
 from support.tls_wire import TlsWire
+from support.witness import Witnessed
 
 KINDS = ["websocket", "rawsocket"]
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -39,7 +40,7 @@ RECORD_MAX = 1 << 14
 DEADLINE_MS = 1500
 
 
-class Stage:
+class Stage(Witnessed):
     """A proxy in front of a stub router, with one session over TLS that must not notice anything."""
 
     def __init__(self, directory: Path) -> None:
@@ -91,22 +92,6 @@ class Stage:
         self.check(client, router)
         return client, router
 
-    def check(self, client: Peer, router: Peer) -> None:
-        """One message each way."""
-        client.send([raw.PUBLISH, 1, {}, "com.example"])
-        assert router.recv() == [raw.PUBLISH, 1, {}, "com.example"]
-        router.send([raw.EVENT, 1, 2, {}])
-        assert client.recv() == [raw.EVENT, 1, 2, {}]
-
-    def close(self) -> None:
-        """The witness has seen nothing, and the proxy holds nothing else."""
-        self.check(*self.witness)
-        for peer in self.witness:
-            peer.close()
-        self.proxy.check_idle()
-        self.proxy.stop()
-        self.stub.close()
-
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
@@ -120,8 +105,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def _leaves_nothing(stage: Stage) -> Iterator[None]:
     """After each test only the witness is left, and it is well."""
     yield
-    wait_until(lambda: stage.proxy.census.surplus()["socket"] <= 2, "all but the witness is closed", 8.0)
-    stage.check(*stage.witness)
+    stage.check_alone()
 
 
 def tls_of(peer: Peer) -> TlsWire:

@@ -16,11 +16,12 @@ from support.proxies import Config, ProxyProcess
 from support.raw import ABORT, GOODBYE, WELCOME, Peer, Wire, encode, hello
 from support.stub import StubRouter
 from support.tls_wire import TlsWire
+from support.witness import Witnessed
 
 KINDS = ["websocket", "rawsocket"]
 
 
-class Stage:
+class Stage(Witnessed):
     """A proxy in front of a router with TLS that is played by hand, on TCP, and one session that must not notice."""
 
     def __init__(self, directory: Path) -> None:
@@ -60,22 +61,6 @@ class Stage:
         self.check(client, router)
         return client, router
 
-    def check(self, client: Peer, router: Peer) -> None:
-        """One message each way."""
-        client.send([raw.PUBLISH, 1, {}, "com.example"])
-        assert router.recv() == [raw.PUBLISH, 1, {}, "com.example"]
-        router.send([raw.EVENT, 1, 2, {}])
-        assert client.recv() == [raw.EVENT, 1, 2, {}]
-
-    def close(self) -> None:
-        """The witness has seen nothing, and the proxy holds nothing else."""
-        self.check(*self.witness)
-        for peer in self.witness:
-            peer.close()
-        self.proxy.check_idle()
-        self.proxy.stop()
-        self.stub.close()
-
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
@@ -89,8 +74,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def _leaves_nothing(stage: Stage) -> Iterator[None]:
     """After each test only the witness is left, and it is well."""
     yield
-    wait_until(lambda: stage.proxy.census.surplus()["socket"] <= 2, "all but the witness is closed", 8.0)
-    stage.check(*stage.witness)
+    stage.check_alone()
     # A router that could not be had is left alone for a while; the next test wants it.
     wait_until(lambda: _lets_in(stage), "the router is tried again", 40.0, 0.2)
 

@@ -1,6 +1,5 @@
 """TLS for the worker's own sessions at routers, which Twisted makes: what the data plane does, in pyOpenSSL's terms."""
 
-import ipaddress
 from typing import Any, Final
 
 from cryptography import x509
@@ -13,6 +12,7 @@ from twisted.internet.ssl import AcceptableCiphers, CertificateOptions, TLSVersi
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from proxy.addresses import is_literal
 from proxy.config.tls import BackendTls
 from proxy.tls.context import split_ciphers
 from proxy.tls.files import read_authorities, read_authority, read_certificate, read_revocations
@@ -108,14 +108,6 @@ class _Unverified:
     def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:
         """See Twisted."""
         connection = SSL.Connection(self._context, None)
-        if self._server_name and not _is_address(self._server_name):
+        if self._server_name and not is_literal(self._server_name):
             connection.set_tlsext_host_name(self._server_name.encode("ascii"))
         return connection
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

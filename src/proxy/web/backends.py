@@ -1,6 +1,5 @@
 """Connections of the control plane to the servers that a web service stands in front of: addresses, TLS, deadlines."""
 
-import ipaddress
 import logging
 import os
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
 from zope.interface import implementer
 
+from proxy.addresses import is_literal
 from proxy.config.web import ConnectingTcp, ConnectingTls, ConnectingTwisted, ConnectingUnix
 from proxy.errors import InvalidConfiguration
 
@@ -93,7 +93,7 @@ class _Unverified:
 
         directlyProvides(self, IOpenSSLClientConnectionCreator)
         self._context = context
-        self._name = None if _is_address(hostname) else hostname.encode("idna")
+        self._name = None if is_literal(hostname) else hostname.encode("idna")
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
         """A connection of OpenSSL's, with the server's name in it."""
@@ -170,8 +170,8 @@ def _endpoint(reactor: Any, config: ConnectingTcp | ConnectingUnix | ConnectingT
             text = "client_string: expected one that Twisted understands, like tcp:host:port"
             raise InvalidConfiguration(text) from error
     host = config.host.strip("[]")
-    is_literal = _is_address(host)
-    if config.version is None and not is_literal:
+    is_address = is_literal(host)
+    if config.version is None and not is_address:
         return HostnameEndpoint(reactor, host, config.port, timeout=timeout)
     # For an address, HostnameEndpoint would report a refusal only after the time it leaves between attempts.
     version = config.version or (6 if ":" in host else 4)
@@ -198,14 +198,6 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _read(path: str) -> bytes:

@@ -626,3 +626,21 @@ def test_mosquitto(version: str, config, make_proxy) -> None:
     done = subprocess.run(watch, check=True, timeout=TIMEOUT, capture_output=True, text=True)
     assert done.stdout == f"com/mosquitto hello {version}\n"
     subprocess.run([*kept[:-3], "-n", "-r"], check=True, timeout=TIMEOUT)
+
+
+# --- what others publish, and what is under way when a client leaves ---
+
+
+@VERSIONS
+def test_events_of_topics_that_mqtt_has_not(version: int, config, make_proxy, connect, wamp) -> None:
+    """WAMP's loose URIs may have in them what no topic name has: such events are dropped, and nobody is."""
+    port = config.mqtt()
+    proxy = make_proxy(config)
+    client = connect(port, version)
+    assert client.subscribe("com/#", qos=1) == [1]
+    for topic in ("com.a+b", "com.+", "com.a\0b"):
+        publish(wamp, topic, ["x"])
+    publish(wamp, "com.after", ["last"])
+    assert client.message() == ("com/after", b"last")
+    assert client.publish("com/b", b"y", 1) == 0
+    assert "Traceback" not in proxy.child.output

@@ -16,7 +16,7 @@ from proxy.mqtt.layout import V5
 from proxy.mqtt.link import Event
 from proxy.mqtt.payloads import PayloadError
 from proxy.mqtt.subscribing import Filter
-from proxy.mqtt.topics import topic_to_mqtt
+from proxy.mqtt.topics import is_topic, topic_to_mqtt
 
 if TYPE_CHECKING:
     from proxy.config.mqtt import MqttOptions
@@ -72,6 +72,9 @@ class Deliverer:
     def take(self, event: Event) -> None:
         """An event of the router."""
         for one, uri in self._client.subscriber.find(event):
+            if not is_topic(topic_to_mqtt(uri)):
+                self._client.bridge.complain("an event is dropped: its topic is none that MQTT has")
+                continue
             size = _OVERHEAD + len(uri) + _size_of(event)
             self._queue.append(_Waiting(event, one, uri, size))
             self._octets += size

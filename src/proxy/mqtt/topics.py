@@ -6,12 +6,14 @@ A filter with ``+`` becomes a wildcard subscription, one with ``#`` a prefix sub
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["Subscription", "TopicError", "filter_to_wamp", "matches", "topic_to_mqtt", "topic_to_wamp"]
+__all__ = ["Subscription", "TopicError", "filter_to_wamp", "is_topic", "matches", "topic_to_mqtt", "topic_to_wamp"]
 
 _COMPONENT: Final = r"[^\s.#]+"
 _TOPIC: Final = re.compile(rf"(?:{_COMPONENT}\.)*{_COMPONENT}")
 _PATTERN: Final = re.compile(r"(?:[^\s.#]*\.)*[^\s.#]*")
 _LENGTH_MAX: Final = 1024
+_OCTETS_MAX: Final = 65_535
+_NO_TOPIC: Final = re.compile(r"[+#\0]")
 
 
 class TopicError(ValueError):
@@ -45,6 +47,17 @@ def topic_to_wamp(topic: str) -> str:
 def topic_to_mqtt(uri: str) -> str:
     """The topic of an event."""
     return uri.replace(".", "/")
+
+
+def is_topic(topic: str) -> bool:
+    """Whether a client may be sent an event of it (MQTT 5, sections 1.5.4 and 4.7). WAMP's loose URIs may have
+    wildcards and U+0000 in them."""
+    if not topic or _NO_TOPIC.search(topic):
+        return False
+    try:
+        return len(topic.encode("utf-8")) <= _OCTETS_MAX
+    except UnicodeEncodeError:
+        return False
 
 
 def filter_to_wamp(topic_filter: str) -> tuple[Subscription, ...]:

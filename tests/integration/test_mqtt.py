@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from support.raw import (
     PUBLISHED,
     YIELD,
     Peer,
+    Wire,
     joined,
 )
 from support.routers import CrossbarRouter, find_crossbar
@@ -644,3 +647,30 @@ def test_events_of_topics_that_mqtt_has_not(version: int, config, make_proxy, co
     assert client.message() == ("com/after", b"last")
     assert client.publish("com/b", b"y", 1) == 0
     assert "Traceback" not in proxy.child.output
+
+
+def enter(port: int, body: bytes) -> Wire:
+    """A client of a test's own, that is let in."""
+    wire = dial(port)
+    wire.write(bytes([0x10, len(body)]) + body)
+    assert wire.read(1) == b"\x20"
+    wire.read(wire.read(1)[0])
+    return wire
+
+
+def test_a_client_that_reads_no_answers(config, make_proxy) -> None:
+    """Nothing more is read from it; what it is to be told is not heaped up."""
+    port = config.mqtt(limits={"stall_timeout": 60_000})
+    proxy: ProxyProcess = make_proxy(config)
+    wire = enter(port, b"\0\4MQTT\5\2\0\0\0\0\1a")
+    before = rss(proxy.pid)
+    refused = b"\x32\x07\0\2/a\0\1\0" * 2000  # each answer has a text
+    wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    wire.sock.settimeout(3)
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < 24 << 20:  # what is on the way between the two of us is some of it
+            sent += wire.sock.send(refused)
+    assert sent < 24 << 20
+    assert_grown(proxy.pid, before, 8 << 20, "a client that reads no answers")
+    wire.close()

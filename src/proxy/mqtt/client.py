@@ -121,6 +121,7 @@ class MqttClient(Protocol):
         self.is_full = False
         if self._deliverer is not None:
             self._deliverer.flush()
+        self.go_on()
 
     def stopProducing(self) -> None:
         """The connection is lost; connectionLost() follows."""
@@ -146,7 +147,8 @@ class MqttClient(Protocol):
 
     @property
     def _has_to_wait(self) -> bool:
-        return bool(self._holds) or self.link.is_full or self.publisher.is_full
+        # One that does not read what it is told is not read either: else the answers would heap up.
+        return self.is_full or bool(self._holds) or self.link.is_full or self.publisher.is_full
 
     def go_on(self) -> None:
         """Handle the packets that are there, unless the client has to wait."""
@@ -289,7 +291,7 @@ class MqttClient(Protocol):
 
     def _check_alive(self) -> None:
         self._timer = None
-        if self._has_to_wait:
+        if self._has_to_wait and self._wire.waiting >= READ_AHEAD:
             self._seen = self.bridge.reactor.seconds()  # nothing is read: it may well have said something
         left = self._seen + self._keep_alive - self.bridge.reactor.seconds()
         if left > 0:

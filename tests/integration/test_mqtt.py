@@ -674,3 +674,20 @@ def test_a_client_that_reads_no_answers(config, make_proxy) -> None:
     assert sent < 24 << 20
     assert_grown(proxy.pid, before, 8 << 20, "a client that reads no answers")
     wire.close()
+
+
+@pytest.mark.parametrize(("code", "is_published"), [(b"\xe0\0", False), (b"\xe0\1\x04", True), (b"\xe0\1\x81", True)])
+def test_will_and_the_reason_of_disconnect(code: bytes, is_published: bool, config, make_proxy, connect) -> None:
+    """Only a normal DISCONNECT takes the will back."""
+    port = config.mqtt()
+    make_proxy(config)
+    watcher = connect(port)
+    watcher.subscribe("com/will")
+    wire = enter(port, b"\0\4MQTT\5\6\0\0\0\0\1a\0\0\x08com/will\0\4gone")
+    wire.write(code)
+    assert wire.read_all() == b""
+    wire.close()
+    assert watcher.publish("com/will", b"after", 1) == 0
+    expected = [b"gone", b"after"] if is_published else [b"after"]
+    assert sorted(watcher.message()[1] for _ in expected) == sorted(expected)
+    assert watcher.messages.empty()

@@ -200,7 +200,7 @@ class MqttClient(Protocol):
         elif isinstance(packet, mqtt5.PingReqPacket):
             self.send(mqtt5.PingRespPacket())
         elif isinstance(packet, mqtt5.DisconnectPacket):
-            has_will = packet.reason_code == _END.DISCONNECT_WITH_WILL_MESSAGE
+            has_will = packet.reason_code != _END.NORMAL_DISCONNECTION  # section 3.1.2.5
             self._finish(has_will=has_will, reason=CLOSE_NORMAL)
         else:
             raise MqttError(_END.PROTOCOL_ERROR, "AUTH without enhanced authentication")

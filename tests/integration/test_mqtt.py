@@ -691,3 +691,28 @@ def test_will_and_the_reason_of_disconnect(code: bytes, is_published: bool, conf
     expected = [b"gone", b"after"] if is_published else [b"after"]
     assert sorted(watcher.message()[1] for _ in expected) == sorted(expected)
     assert watcher.messages.empty()
+
+
+def test_acknowledgements_of_a_client_that_publishes_as_much_as_it_may(config, make_proxy, wamp) -> None:
+    """They are read, though its publications wait: their answers may be behind events that wait for just these."""
+    port = config.mqtt({"receive_maximum": 2, "queue_limit_messages": 2})
+    make_proxy(config)
+    wire = enter(port, b"\0\4MQTT\5\2\0\0\3\x21\0\1\0\1a")  # receive maximum 1
+    wire.write(b"\x82\x09\0\1\0\0\3com\1")
+    assert wire.read(6) == b"\x90\4\0\1\0\1"
+    for number in range(20):
+        publish(wamp, "com", [f"{number:02}"])
+    wire.write(b"\x32\7\0\1a\0\1\0x\x32\7\0\1a\0\2\0x")
+    got = []
+    answers = set()
+    while len(got) < 20 or len(answers) < 2:
+        first, length = wire.read(2)
+        body = wire.read(length)
+        if first == 0x32:
+            got.append(body[-2:])
+            wire.write(b"\x40\2" + body[5:7])
+        else:
+            answers.add((first, body))
+    assert got == [b"%02d" % number for number in range(20)]
+    assert answers == {(0x40, b"\0\1"), (0x40, b"\0\2")}
+    wire.close()

@@ -42,8 +42,11 @@ class Publisher:
 
     @property
     def is_full(self) -> bool:
-        """Whether a client that knows no maximum has to wait with more."""
-        return len(self._unacknowledged) >= self._receive_max
+        """Whether a client that knows no maximum has to wait with more.
+
+        One in version 5 knows it, and must not wait: what it acknowledges might be what the answers are behind.
+        """
+        return self._client.version != V5 and len(self._unacknowledged) >= self._receive_max
 
     # --- PUBLISH ---
 

@@ -716,3 +716,16 @@ def test_acknowledgements_of_a_client_that_publishes_as_much_as_it_may(config, m
     assert got == [b"%02d" % number for number in range(20)]
     assert answers == {(0x40, b"\0\1"), (0x40, b"\0\2")}
     wire.close()
+
+
+@pytest.mark.parametrize("first", [b"\x82", b"\xa2"], ids=["subscribe", "unsubscribe"])
+def test_too_many_filters_at_once(first: bytes, config, make_proxy, connect) -> None:
+    """All of a packet's are handled in one go, in which nobody else is served."""
+    port = config.mqtt()
+    make_proxy(config)
+    wire = enter(port, b"\0\4MQTT\5\2\0\0\0\0\1a")
+    one = b"\0\1a\0" if first == b"\x82" else b"\0\1a"
+    body = b"\0\1\0" + one * 1001
+    wire.write(first + bytes([len(body) & 0x7F | 0x80, len(body) >> 7]) + body)
+    assert b"\x97" in wire.read_all()
+    wire.close()

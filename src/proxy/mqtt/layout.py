@@ -16,6 +16,7 @@ __all__ = [
     "CONNACK",
     "CONNECT",
     "DISCONNECT",
+    "FILTERS_MAX",
     "PUBACK",
     "PUBCOMP",
     "PUBLISH",
@@ -54,6 +55,10 @@ _SUBSCRIPTION_ID: Final = 0x0B
 _USER_PROPERTY: Final = 0x26
 
 _CODES: Final = mqtt5.DisconnectReasonCode
+
+FILTERS_MAX: Final = 1000
+"""Topic filters of one packet. They are handled in one go, in which nobody else is served: as many as there is room for
+in a megabyte would take seconds."""
 
 
 def _malformed(text: str) -> MqttError:
@@ -188,6 +193,11 @@ def _reason(cursor: _Cursor, flags: int) -> None:
             cursor.properties()
 
 
+def _check_count(count: int) -> None:
+    if count > FILTERS_MAX:
+        raise MqttError(_CODES.QUOTA_EXCEEDED, f"more than {FILTERS_MAX} topic filters in a packet")
+
+
 def _subscribe(cursor: _Cursor, flags: int) -> None:
     """Section 3.8."""
     cursor.packet_id()
@@ -195,7 +205,10 @@ def _subscribe(cursor: _Cursor, flags: int) -> None:
     reserved = 0xC0 if cursor.has_properties else 0xFC
     if cursor.is_at_end:
         raise MqttError(_CODES.PROTOCOL_ERROR, "SUBSCRIBE without topic filters")
+    count = 0
     while not cursor.is_at_end:
+        count += 1
+        _check_count(count)
         cursor.text()
         options = cursor.number(1)
         if options & reserved or options & 3 == 3 or options >> 4 & 3 == 3:
@@ -208,7 +221,10 @@ def _unsubscribe(cursor: _Cursor, flags: int) -> None:
     cursor.properties()
     if cursor.is_at_end:
         raise MqttError(_CODES.PROTOCOL_ERROR, "UNSUBSCRIBE without topic filters")
+    count = 0
     while not cursor.is_at_end:
+        count += 1
+        _check_count(count)
         cursor.text()
 
 

@@ -729,3 +729,28 @@ def test_too_many_filters_at_once(first: bytes, config, make_proxy, connect) -> 
     wire.write(first + bytes([len(body) & 0x7F | 0x80, len(body) >> 7]) + body)
     assert b"\x97" in wire.read_all()
     wire.close()
+
+
+def test_a_client_that_leaves_while_its_payload_is_decoded(config, make_proxy, connect, crossbar) -> None:
+    """What it has published before is published, and as it has said DISCONNECT, its will is not."""
+    codec = {"type": "dynamic", "encoder": "com.codec.encode", "decoder": "com.codec.decode"}
+    port = config.mqtt({"payload_mapping": {"com.temperature": codec, "com": {"type": "passthrough"}}})
+    proxy = make_proxy(config)
+    with joined(crossbar.direct["ws-tcp"], "cbor") as callee, joined(crossbar.direct["ws-tcp"], "cbor") as peer:
+        callee.register("com.codec.decode")
+        subscribe(peer, "com.", match="prefix")
+        watcher = connect(port)
+        wire = enter(port, b"\0\4MQTT\4\6\0\0\0\1a\0\x08com/will\0\4gone")
+        first = b"\0\x0fcom/temperature21.5"
+        wire.write(bytes([0x30, len(first)]) + first + b"\x30\x0b\0\x08com/lastx\xe0\0")
+        call = callee.recv()
+        wire.close()
+        assert watcher.publish("com/meanwhile", b"", 1) == 0
+        callee.send([YIELD, call[1], {}, [{"args": [21.5]}]])
+        topics = ["com.meanwhile", "com.temperature", "com.last", "com.end"]
+        got = [peer.recv() for _ in topics[:3]]
+        assert watcher.publish("com/end", b"", 1) == 0
+        got.append(peer.recv())
+        assert [event[3]["topic"] for event in got] == topics
+        watcher.leave()
+    proxy.stop()  # and with it the session that it called from

@@ -42,6 +42,9 @@ FLUSH_SECONDS: Final = 2.0
 READ_AHEAD: Final = 65_536
 """Octets of a client that are read while it has to wait, so that its end is noticed."""
 
+LAST_SECONDS: Final = 10.0
+"""How long the packets that a client has sent before it left may take, where they have to wait."""
+
 _KEEP_ALIVE_FACTOR: Final = 1.5  # section 3.1.2.10
 _REASON_PACKET_MIN: Final = 1024
 """Clients that take less get no texts with the reason codes."""
@@ -107,8 +110,16 @@ class MqttClient(Protocol):
         """The client is gone."""
         self._is_lost = True
         self._cancel("_flush_timer")
-        self._finish(has_will=True)
         self.bridge.gone(self)
+        if self._is_over or self._deliverer is None:
+            self._finish(has_will=True)
+            return
+        # Packets of it may still wait, DISCONNECT among them: they came before the end.
+        self.is_full = False
+        self._deliverer.clear()
+        self.link.resume()
+        self._arm(LAST_SECONDS, self._no_more)
+        self.go_on()
 
     # --- IPushProducer: what is sent has to wait ---
 
@@ -171,9 +182,12 @@ class MqttClient(Protocol):
 
     def _regulate(self) -> None:
         """Read no more than what may come."""
-        if self._is_lost or self._is_over:
+        if self._is_over:
             return
-        if self._has_to_wait and self._wire.waiting >= READ_AHEAD:
+        if self._is_lost:
+            if not self._has_to_wait:
+                self._finish(has_will=True)
+        elif self._has_to_wait and self._wire.waiting >= READ_AHEAD:
             self.transport.pauseProducing()
         else:
             self.transport.resumeProducing()
@@ -285,6 +299,10 @@ class MqttClient(Protocol):
         self._timer = None
         self._finish(has_will=False)
 
+    def _no_more(self) -> None:
+        self._timer = None
+        self._finish(has_will=True)
+
     def _no_login(self) -> None:
         self._timer = None
         self._refuse(_CONNECT.SERVER_BUSY, "the login takes too long")
@@ -324,7 +342,7 @@ class MqttClient(Protocol):
 
     def on_event(self, event: Event) -> None:
         """An event for the client."""
-        if self._deliverer is not None and not self._is_over:
+        if self._deliverer is not None and not self._is_over and not self._is_lost:
             self._deliverer.take(event)
 
     def on_link_full(self) -> None:

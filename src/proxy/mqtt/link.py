@@ -23,7 +23,7 @@ from proxy.messages import (
 )
 from proxy.session_states import GOODBYE_AND_OUT
 from proxy.web.longpoll_end import RawSocketEnd
-from proxy.web.longpoll_frames import frame
+from proxy.web.longpoll_frames import MESSAGE_MAX, frame
 
 __all__ = ["CLOSE_NORMAL", "REQUEST_SECONDS", "Event", "Refused", "WampLink"]
 
@@ -229,6 +229,9 @@ class WampLink:
 
     def _send(self, message: list[Any]) -> None:
         octets = encode(SER_CBOR, message)
+        if len(octets) > MESSAGE_MAX:
+            # What is 8 MiB in JSON may be twice that in CBOR; the rest of it would be read as messages of their own.
+            raise MessageError(f"a message of {len(octets)} octets, at most {MESSAGE_MAX} can be sent")
         if self._end is not None:
             self._end.write(frame(octets))
             if self._end.is_full:

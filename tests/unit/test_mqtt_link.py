@@ -11,6 +11,7 @@ pytest.importorskip("mqtt5")
 
 from proxy.messages import MessageError
 from proxy.mqtt.link import WampLink
+from proxy.mqtt.reasons import reason_text
 from proxy.web.longpoll_frames import MESSAGE_MAX
 
 
@@ -38,3 +39,12 @@ def test_a_message_that_no_frame_holds(options: dict[str, Any]) -> None:
     assert clock.getDelayedCalls() == []
     link.publish(options, "a", [b"x"])
     assert len(end.written) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", None), ("not allowed", "not allowed"), ("a\0b\n\x1b[1m", "ab[1m"), ("ä" * 70_000, "ä" * 200)],
+)
+def test_what_clients_are_told(text: str, told: str | None) -> None:
+    """A text that is none for MQTT, or more than a packet holds, would end the connection in place of the answer."""
+    assert reason_text(text) == told

@@ -17,7 +17,7 @@ from proxy.mqtt.errors import MqttError
 from proxy.mqtt.layout import V5
 from proxy.mqtt.link import CLOSE_NORMAL, Event, Refused, WampLink
 from proxy.mqtt.publishing import Publisher
-from proxy.mqtt.reasons import login_code, session_code
+from proxy.mqtt.reasons import login_code, reason_text, session_code
 from proxy.mqtt.subscribing import Subscriber
 from proxy.mqtt.topics import TopicError, topic_to_wamp
 from proxy.mqtt.wire import UnknownVersion, Wire
@@ -323,7 +323,7 @@ class MqttClient(Protocol):
 
     def told(self, text: str) -> str | None:
         """A text to go with a reason code; None: the client does not want any."""
-        return text if self._wants_reasons else None
+        return reason_text(text) if self._wants_reasons else None
 
     def encoded(self, packet: Any) -> bytes:
         """A packet's octets."""
@@ -391,7 +391,7 @@ class MqttClient(Protocol):
         if self._is_over:
             return
         if self.version:
-            self.send(mqtt5.ConnAckPacket(reason_code=code, reason_str=text or None))
+            self.send(mqtt5.ConnAckPacket(reason_code=code, reason_str=reason_text(text)))
         self._finish(has_will=False)
 
     def _finish(self, *, has_will: bool, reason: str = "") -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 import mqtt5
 
-__all__ = ["login_code", "publish_code", "session_code", "subscribe_code"]
+__all__ = ["login_code", "publish_code", "reason_text", "session_code", "subscribe_code"]
 
 _CONNECT: Final = mqtt5.ConnAckReasonCode
 _PUBLISH: Final = mqtt5.PubAckReasonCode
@@ -49,6 +49,16 @@ _SESSION: Final[Mapping[str, mqtt5.DisconnectReasonCode]] = {
     "wamp.close.killed": _END.ADMINISTRATIVE_ACTION,
     "wamp.error.timeout": _END.SERVER_BUSY,
 }
+
+
+_TEXT_MAX: Final = 200
+"""Characters; a client takes packets of 1024 octets at least where it gets texts."""
+
+
+def reason_text(text: str) -> str | None:
+    """A text as a reason string: routers, authenticators and codecs may say anything, at any length (MQTT 5, section
+    1.5.4). None: there is nothing to be said."""
+    return "".join(one for one in text[:_TEXT_MAX] if one.isprintable()) or None
 
 
 def login_code(uri: str, *, has_password: bool) -> mqtt5.ConnAckReasonCode:

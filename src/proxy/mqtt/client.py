@@ -45,6 +45,9 @@ READ_AHEAD: Final = 65_536
 LAST_SECONDS: Final = 10.0
 """How long the packets that a client has sent before it left may take, where they have to wait."""
 
+SLICE_SECONDS: Final = 0.02
+"""How long packets of one client are handled before others are served."""
+
 _KEEP_ALIVE_FACTOR: Final = 1.5  # section 3.1.2.10
 _REASON_PACKET_MIN: Final = 1024
 """Clients that take less get no texts with the reason codes."""
@@ -86,6 +89,7 @@ class MqttClient(Protocol):
         self._seen = 0.0
         self._timer: Any = None
         self._flush_timer: Any = None
+        self._turn: Any = None
 
     @property
     def version(self) -> int:
@@ -159,16 +163,21 @@ class MqttClient(Protocol):
     @property
     def _has_to_wait(self) -> bool:
         # One that does not read what it is told is not read either: else the answers would heap up.
-        return self.is_full or bool(self._holds) or self.link.is_full or self.publisher.is_full
+        is_here = self.is_full or self._turn is not None or bool(self._holds)
+        return is_here or self.link.is_full or self.publisher.is_full
 
     def go_on(self) -> None:
         """Handle the packets that are there, unless the client has to wait."""
         if self._is_pumping:
             return
         self._is_pumping = True
+        reactor = self.bridge.reactor
+        end = reactor.seconds() + SLICE_SECONDS
         try:
             while not self._is_over and not self._has_to_wait and (packet := self._wire.next()) is not None:
                 self._handle(packet)
+                if reactor.seconds() >= end:
+                    self._turn = reactor.callLater(0, self._next_turn)
         except UnknownVersion:
             self._refuse(_CONNECT.UNSUPPORTED_PROTOCOL_VERSION, "MQTT 3.1.1 and 5 are spoken here")
         except MqttError as error:
@@ -179,6 +188,10 @@ class MqttClient(Protocol):
         finally:
             self._is_pumping = False
         self._regulate()
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        self.go_on()
 
     def _regulate(self) -> None:
         """Read no more than what may come."""
@@ -403,6 +416,7 @@ class MqttClient(Protocol):
             return
         self._is_over = True
         self._cancel("_timer")
+        self._cancel("_turn")
         self.bridge.leave(self)
         if self._deliverer is not None:
             self._deliverer.clear()

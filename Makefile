@@ -1,6 +1,7 @@
 # make run | test | lint | bench ...: `make help` lists them. Every target first sets up what it needs, once.
 #
 # PYTHON=python3.13   the Python to use (3.11 or newer; default: the first that fits)
+# JOBS=4              test processes at a time (default 2, 0: in this one, for a debugger)
 # ARGS="-k gate -x"   arguments for pytest, for bench/run.py (bench) or for wamp-proxy quickstart (run)
 
 SHELL := /bin/bash
@@ -22,7 +23,9 @@ CROSSBAR ?= crossbar>=26.1,<27
 VENV := .venv
 PY := $(VENV)/bin/python
 JS := tests/support/js
-PYTEST := $(PY) -m pytest
+JOBS ?= 2
+# one file stays with one process: what its tests share, a router mostly, is started once
+PYTEST := $(PY) -m pytest --numprocesses=$(JOBS) --dist=loadfile
 # what is worth running again with assertions and sanitizers: everything that drives the data plane
 DEEP ?= $(wildcard tests/unit tests/property tests/kernel tests/integration tests/adversity tests/leaks) \
 	$(addprefix --ignore=,$(wildcard $(SHALLOW)))

@@ -115,7 +115,7 @@ def hidden(*paths: str) -> Paths:
 
 def beyond(ours: Any) -> Difference:
     """A procedure that Crossbar.io does not have."""
-    why = "the stock worker lists no session, counts nothing and drains nothing"
+    why = "the stock worker lists no session, counts nothing, drains nothing and reads no certificate again"
     return Difference(why, error(UNKNOWN, ours) if isinstance(ours, str) else outcome(UNKNOWN, ours))
 
 
@@ -286,6 +286,7 @@ BEYOND = {
     "drain a connection": beyond(NO_OBJECT),
     "stats": beyond(result(_STATS)),
     "reload": beyond("crossbar.error.feature_unavailable"),
+    "reload certificates": beyond(result({"replaced": [], "kept": [], "failed": {}})),
 }
 
 DIFFERENCES: dict[str, dict[str, Difference]] = {

@@ -396,6 +396,7 @@ def beyond(at: Subject) -> list[Step]:
         call("drain a connection", "drain_proxy_connection", "cnc1"),
         Step("stats", (Call("get_proxy_stats"),), is_outline=True),
         call("reload", "reload_config"),
+        call("reload certificates", "reload_tls"),
     ]
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from conftest import missing
 from proxy.config import check
+from support.certificates import certificates
 from support.documents import Example, examples
 from support.endpoints import free_port
 from support.process import Child, peer_environment, wait_until
@@ -56,6 +57,7 @@ class Place:
         python = Path(program).resolve().parent / "python"
         self.python = str(python) if python.exists() else sys.executable
         self.write("config.json", EXAMPLES[0].files["config.json"])
+        assert {certificates(folder).ca.name, certificates(folder).server.key.name} == {"ca.pem", "server.key"}
         (folder / ".crossbar").mkdir()
         key = folder / ".crossbar" / "key.priv"
         key.touch(0o600)

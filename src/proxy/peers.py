@@ -83,7 +83,9 @@ def read_intro(data: bytes) -> tuple[Peer, bytes]:
     rest = data[start + length :]
     if isinstance(address, str):
         return Peer(path=address, tls=tls), rest
-    return Peer(host=address[0], port=address[1], tls=tls), rest
+    # IPv4 that somebody in front has wrapped into IPv6: lists of networks and limits mean the one address.
+    host = address[0].removeprefix("::ffff:") if "." in address[0] else address[0]
+    return Peer(host=host, port=address[1], tls=tls), rest
 
 
 def _read_tls(block: bytes) -> TlsInfo:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from proxy.peers import Peer, TlsInfo
+import pytest
+
+from proxy.addresses import Address
+from proxy.peers import Peer, TlsInfo, read_intro
+from proxy.plane import pack_address
 from proxy.tls.details import peer_details
 
 TLS = TlsInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", "example.com", "", b"f" * 32, b"e" * 32, b"certificate")
@@ -23,3 +27,12 @@ def test_a_balancers_certificate_is_not_its_clients() -> None:
     assert details["is_secure"] is True
     assert details["channel_id"] == {}
     assert details["peer_cert"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "host"), [("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::1")]
+)
+def test_an_address_has_one_form(given: str, host: str) -> None:
+    address = pack_address(Address(given, 4711))
+    peer, rest = read_intro(bytes((len(address),)) + address + b"\0\0" + b"GET / HTTP/1.1")
+    assert (peer.host, peer.port, rest) == (host, 4711, b"GET / HTTP/1.1")

@@ -156,6 +156,7 @@ cdef void command_tunnel(loop_t *loop, const entry_t *cmd) noexcept nogil:
         conn_lost(loop, front, CLOSED_NOMEM, 0)
         return
     c.side = SIDE_BACK
+    c.flags = FL_SILENT
     c.phase = PHASE_TUNNEL
     conn_setup(c, front.params)
     c.peer = front.slot + 1

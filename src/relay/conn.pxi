@@ -340,7 +340,7 @@ cdef void conn_report(loop_t *loop, conn_t *c, const uint8_t *text, size_t n) no
     conn_part(loop, c)
     if c.reason == CLOSED_TLS and n == 0:
         conn_report_tls(loop, c)
-    elif (c.flags & FL_KNOWN or c.side == SIDE_BACK) and c.owner:
+    elif not c.flags & FL_SILENT and (c.flags & FL_KNOWN or c.side == SIDE_BACK):
         event_emit(
             loop, EV_CLOSED, c, c.reason | (<int64_t>c.err << 8) | (<int64_t>c.close_code << 24), text, n, NULL, 0
         )

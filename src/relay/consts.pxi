@@ -222,6 +222,7 @@ cdef enum:                         # FL: flags of a connection
     FL_ENDING = 33554432           # tunnel: our end is to be shut down once all is sent
     FL_HUNG = 67108864             # tunnel: the other end of the control plane's socket is closed
     FL_TLS_MUTE = 134217728        # the socket takes nothing more from TLS; what it has may still be read
+    FL_SILENT = 268435456           # tunnel: the control plane's own end, nothing is told of it
     FL_STOPPED = FL_PAUSED | FL_PRESSED | FL_NO_READ | FL_FLOODED | FL_AWAITED  # any reason not to read
 
 cdef enum:                         # CLOSED: why a connection ended, first reason wins

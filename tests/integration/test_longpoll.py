@@ -228,7 +228,7 @@ def test_a_client_closes_without_goodbye(config, crossbar: CrossbarRouter, make_
     client.join()
     client.begin_to_wait()
     assert client.post("close").status == 204
-    assert client.polling.answer().status == 204
+    assert client.polling.answer().status in (204, 410)  # it may have come after the other, on its own connection
     wait_until(lambda: session_count(crossbar) == before, "the session has ended")
     with pytest.raises(Refused, match="410 closed by the client"):
         client.poll()

@@ -21,7 +21,7 @@ from support.endpoints import Endpoint, free_port
 from support.nodes import Node, proxy_worker, router_worker, running
 from support.principals import PRINCIPALS, Principal, static
 from support.principals import ROLE as ACCOUNT_ROLE
-from support.process import Child
+from support.process import Child, wait_until
 from support.proxies import Config, ProxyProcess
 from support.raw import ABORT, AUTHENTICATE, CHALLENGE, WELCOME, dial, hello, joined
 from support.routers import REALM, ROOT, CrossbarRouter, XconnRouter, find_crossbar
@@ -282,7 +282,8 @@ def test_cryptosign_proxy_with_a_key_that_the_router_does_not_know(
     peer.send(hello())
     assert peer.recv_type(ABORT)[2] == NETWORK_FAILURE
     peer.close()
-    assert "connection router1 does not let the proxy log in" in proxy.child.output
+    told = "connection router1 does not let the proxy log in"
+    wait_until(lambda: told in proxy.child.output, "the log tells")
 
 
 def test_a_router_that_has_the_key_proven(tmp_path: Path, make_proxy: Callable[..., ProxyProcess]) -> None:

@@ -305,7 +305,7 @@ def test_the_client_goes_before_the_answer(stage: Callable[..., WebStage], backe
 def test_neither_side_outruns_the_other(stage: Callable[..., WebStage], backend: BackendServer) -> None:
     web = stage({"ws": item(backend.port)})
     counts = {"server": 0, "client": 0}
-    may_read = threading.Event()
+    may_read, has_read = threading.Event(), threading.Event()
 
     def pump(sock: socket.socket, who: str) -> None:
         while counts[who] < BIG:
@@ -318,6 +318,7 @@ def test_neither_side_outruns_the_other(stage: Callable[..., WebStage], backend:
         sender.start()
         may_read.wait(30)
         read_all(sock)
+        has_read.set()
         sender.join(30)
         return False
 
@@ -339,6 +340,7 @@ def test_neither_side_outruns_the_other(stage: Callable[..., WebStage], backend:
     read_all(sock)
     sender.join(30)
     assert counts == {"server": BIG, "client": BIG}
+    assert has_read.wait(30)
     sock.close()
 
 

@@ -131,7 +131,8 @@ def worker(tmp_path: Path):
     worker = Worker(tmp_path)
     yield worker
     worker.close()
-    assert len(os.listdir("/proc/self/fd")) == descriptors, "a descriptor is left open"
+    # fewer where garbage of earlier tests was collected meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= descriptors, "a descriptor is left open"
 
 
 def now(done: "Deferred[Any]") -> Any:

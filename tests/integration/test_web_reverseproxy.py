@@ -464,6 +464,8 @@ def ask_over_tls(
         web = stage({"/": item(server, host=host, tls=tls)})
         answer = web.ask("/")
         assert (answer.body == b"secret") == (answer.status == 200)
+        if answer.status == 502:
+            wait_until(lambda: "server localhost" in web.log, "the log tells of the server")
         return answer.status, web.log
 
 
